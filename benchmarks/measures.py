@@ -1,0 +1,267 @@
+"""How each thing is measured: one function per kind of work, each in a fresh directory.
+
+A measure builds what it needs, starts the clock on a collected heap and a settled disk, and checks
+afterwards that the work was done. The collector is on throughout, as it is in a user's program.
+A log that is read was closed and opened again first, so nothing is known of it but what is on disk.
+"""
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from threading import Barrier, Semaphore
+from time import perf_counter, sleep
+from typing import Any, TypeVar
+
+from benchmarks.data import LARGE, SMALL, Dataset, Kind, Scale, dataset, random_offsets
+from benchmarks.peers import Peer, Sync
+
+Figures = Mapping[str, float]  # by metric
+Measure = Callable[..., Figures]
+Result = TypeVar("Result")
+
+UNFLUSHED_TAIL = 1_000  # records appended singly between the last flush and a crash
+HAND_OVER_PAUSE = 0.0005  # seconds for the consumer to fall asleep
+REPOSITORY = Path(__file__).parents[1]
+
+
+class WrongResult(Exception):
+    """A peer did not do the work it was timed for."""
+
+
+def write_singly(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> Figures:
+    data = dataset(scale.records, SMALL)
+    with _opened(peer, directory) as log:
+        seconds, _ = _timed(getattr(log, verb), data)
+        _check_contents(log, data)
+    return _rates(data, seconds)
+
+
+def write_batches(
+    peer: type[Peer], directory: Path, scale: Scale, *, verb: str, kind: Kind
+) -> Figures:
+    data = _data(scale, kind)
+    batches = data.batches()
+    with _opened(peer, directory) as log:
+        seconds, _ = _timed(getattr(log, verb), batches)
+        _check_contents(log, data)
+    return _rates(data, seconds)
+
+
+def write_durably(
+    peer: type[Peer], directory: Path, scale: Scale, *, verb: str, threads: int
+) -> Figures:
+    data = dataset(scale.durable, SMALL)
+    hands = data.dealt(threads)
+    start = Barrier(threads + 1)
+    with _opened(peer, directory, sync="always") as log, ThreadPoolExecutor(threads) as pool:
+
+        def append(hand: Dataset) -> None:
+            start.wait()
+            getattr(log, verb)(hand)
+
+        writers = [pool.submit(append, hand) for hand in hands]
+        _settle()
+        start.wait()
+        started = perf_counter()
+        for writer in writers:
+            writer.result()
+        seconds = perf_counter() - started
+        _check_contents(log, data, is_ordered=threads == 1)
+    return _rates(data, seconds)
+
+
+def read_all(
+    peer: type[Peer], directory: Path, scale: Scale, *, verb: str, fill: str, kind: Kind
+) -> Figures:
+    data = _data(scale, kind)
+    _fill(peer, directory, data, fill)
+    with _opened(peer, directory) as log:
+        seconds, last = _timed(_exhaust, getattr(log, verb)())
+        if data.values[-1] not in last or log.count() != len(data):
+            raise WrongResult(f"{peer.name}.{verb} did not read everything")
+    return _rates(data, seconds)
+
+
+def read_at_random(
+    peer: type[Peer], directory: Path, scale: Scale, *, verb: str, fill: str
+) -> Figures:
+    data = dataset(scale.records, SMALL)
+    offsets = random_offsets(scale.reads, scale.records)
+    _fill(peer, directory, data, fill)
+    with _opened(peer, directory) as log:
+        seconds, last = _timed(getattr(log, verb), offsets)
+    if data.values[offsets[-1]] not in last:
+        raise WrongResult(f"{peer.name}.{verb} read another record")
+    return {"rate": len(offsets) / seconds}
+
+
+def open_and_read_last(
+    peer: type[Peer], directory: Path, scale: Scale, *, verb: str, image: str
+) -> Figures:
+    """Milliseconds from a path to the last record, after a clean close or on a crash's image."""
+    data = dataset(scale.records, SMALL)
+    clean, crashed = directory / "clean", directory / "crashed"
+    clean.mkdir()
+    with _opened(peer, clean) as log:
+        tail = min(UNFLUSHED_TAIL, len(data) // 2)
+        log.append_batches(data.between(0, -tail).batches())
+        log.flush()
+        log.append_singly(data.between(-tail))
+        if image == "crashed":
+            _copy_sparse(clean, crashed)
+    # A crash is recovered from by the first to open what it left; a clean log opens alike again.
+    opens = 1 if image == "crashed" else scale.opens
+    return {"open": median(_open_ms(peer, directory / image, data, verb) for _ in range(opens))}
+
+
+def hand_over(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> Figures:
+    """Microseconds from before an append to after the waiting call that returns its record."""
+    data = dataset(scale.hand_overs, SMALL)
+    asleep = Semaphore(0)
+    given: list[float] = []
+    taken: list[float] = []
+    with _opened(peer, directory) as log, ThreadPoolExecutor(1) as pool:
+        put, take = getattr(log, verb)()
+
+        def consume() -> None:
+            for _ in data.values:
+                asleep.release()
+                take()
+                taken.append(perf_counter())
+
+        _settle()
+        consumer = pool.submit(consume)
+        for key, value in zip(data.keys, data.values, strict=True):
+            if not asleep.acquire(timeout=30):
+                break
+            sleep(HAND_OVER_PAUSE)
+            given.append(perf_counter())
+            put(key, value)
+        consumer.result()
+    latencies = [(end - start) * 1e6 for start, end in zip(given, taken, strict=True)]
+    return {"p50": median(latencies), "p99": quantiles(latencies, n=100, method="inclusive")[98]}
+
+
+def memory_while_reading(
+    peer: type[Peer], directory: Path, scale: Scale, *, verb: str, fill: str
+) -> Figures:
+    """MiB of anonymous memory gained by reading everything, in a process that only reads."""
+    _fill(peer, directory, dataset(scale.records, SMALL), fill)
+    command = [sys.executable, "-m", "benchmarks.memory", peer.name, verb, str(directory)]
+    child = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return {"memory": int(child.stdout) / 2**20}
+
+
+def disk_per_record(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> Figures:
+    """Bytes that the file system has given to the directory, after a clean close."""
+    _fill(peer, directory, dataset(scale.records, SMALL), verb)
+    _settle()
+    files = (path.stat() for path in directory.rglob("*") if path.is_file())
+    size = sum(
+        stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size for stat in files
+    )
+    return {"disk": size / scale.records}
+
+
+def _data(scale: Scale, kind: Kind) -> Dataset:
+    return dataset(scale.large if kind is LARGE else scale.records, kind)
+
+
+@contextmanager
+def _opened(peer: type[Peer], directory: Path, *, sync: Sync = "never") -> Iterator[Any]:
+    log = peer(directory, sync=sync)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _fill(peer: type[Peer], directory: Path, data: Dataset, verb: str) -> None:
+    with _opened(peer, directory) as log:
+        if verb == "append_batches":
+            log.append_batches(data.batches())
+        else:
+            log.append_singly(data)
+        _check_contents(log, data)
+
+
+def _check_contents(log: Peer, data: Dataset, *, is_ordered: bool = True) -> None:
+    if log.count() != len(data):
+        raise WrongResult(f"{log.name} holds {log.count()} records instead of {len(data)}")
+    if is_ordered and log.last()[1] != data.values[-1]:
+        raise WrongResult(f"{log.name} gives back another last record than was written")
+
+
+def _settle() -> None:
+    gc.collect()
+    if hasattr(os, "sync"):
+        os.sync()
+
+
+def _timed(function: Callable[..., Result], argument: Any) -> tuple[float, Result]:
+    _settle()
+    started = perf_counter()
+    result = function(argument)
+    return perf_counter() - started, result
+
+
+def _exhaust(records: Iterable[Any]) -> Any:
+    for record in records:  # noqa: B007 (a user's loop; the last one is looked at after it)
+        pass
+    return record
+
+
+def _rates(data: Dataset, seconds: float) -> Figures:
+    return {
+        "rate": len(data) / seconds,
+        "throughput": data.value_bytes / seconds / 1e6,
+    }
+
+
+def _open_ms(peer: type[Peer], directory: Path, data: Dataset, verb: str) -> float:
+    _settle()
+    started = perf_counter()
+    log = peer(directory, sync="interval")
+    _, value = getattr(log, verb)()
+    seconds = perf_counter() - started
+    log.close()
+    if value != data.values[-1]:
+        raise WrongResult(f"{peer.name} lost the end of a log")
+    return seconds * 1e3
+
+
+def _copy_sparse(source: Path, target: Path) -> None:
+    """A directory as a crash would leave it, with its holes: an lmdb file is mostly one."""
+    for path in source.rglob("*"):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir(parents=True)
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "rb") as original, open(copy, "wb") as image:
+            if hasattr(os, "SEEK_DATA"):
+                _copy_extents(original.fileno(), image.fileno())
+            else:
+                shutil.copyfileobj(original, image)
+
+
+def _copy_extents(source: int, target: int) -> None:
+    end = os.fstat(source).st_size
+    os.truncate(target, end)
+    position = 0
+    while position < end:
+        try:
+            position = os.lseek(source, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            break
+        hole = os.lseek(source, position, os.SEEK_HOLE)
+        while position < hole:
+            copied = os.pread(source, min(1 << 20, hole - position), position)
+            position += os.pwrite(target, copied, position)

@@ -1,0 +1,100 @@
+"""minilog itself, by its public face alone."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import minilog
+from benchmarks.data import Dataset
+from benchmarks.peers.peer import HAND_OVER_TIMEOUT, Peer, Put, Sync, Take
+
+TOPIC = "bench"
+READ_RECORDS = 10_000
+READ_BYTES = 256 << 10  # whichever comes first
+
+
+class Minilog(Peer):
+    name = "minilog"
+    meaning = (
+        'readable by every reader at once, survives kill -9, CRC-32C; with sync="always" (w4) on '
+        "the disk before it returns. batch.send is all of that only once its batch is written."
+    )
+
+    def __init__(self, directory: Path, *, sync: Sync = "never") -> None:
+        self.broker = minilog.Broker(directory, sync=sync)
+        try:
+            topic = self.broker.topic(TOPIC)
+        except minilog.UnknownTopicError:
+            topic = self.broker.create_topic(TOPIC)
+        self.partition = topic[0]
+
+    @classmethod
+    def version(cls) -> str | None:
+        return str(minilog.__version__)
+
+    def append_singly(self, data: Dataset) -> None:
+        append = self.partition.append
+        for key, value in zip(data.keys, data.values, strict=True):
+            append(value, key=key)
+
+    def send_singly(self, data: Dataset) -> None:
+        send = minilog.Producer(self.broker).send
+        for key, value in zip(data.keys, data.values, strict=True):
+            send(TOPIC, value, key=key)
+
+    def batch_singly(self, data: Dataset) -> None:
+        with minilog.Producer(self.broker) as producer, producer.batch() as batch:
+            send = batch.send
+            for key, value in zip(data.keys, data.values, strict=True):
+                send(TOPIC, value, key=key)
+
+    def append_batches(self, batches: Sequence[Dataset]) -> None:
+        append_many = self.partition.append_many
+        for batch in batches:
+            append_many(batch.values, keys=batch.keys)
+
+    def send_batches(self, batches: Sequence[Dataset]) -> None:
+        send_many = minilog.Producer(self.broker).send_many
+        for batch in batches:
+            send_many(TOPIC, batch.values, keys=batch.keys)
+
+    def records(self) -> Iterator[minilog.Record]:
+        return iter(self.partition)
+
+    def values(self) -> Iterator[bytes]:
+        return chain.from_iterable(self._value_columns())
+
+    def _value_columns(self) -> Iterator[Sequence[Any]]:
+        partition = self.partition
+        offset, end_offset = partition.start_offset, partition.end_offset
+        while offset < end_offset:
+            records = partition.read(offset, max_records=READ_RECORDS, max_bytes=READ_BYTES)
+            yield records.values
+            offset = records[-1].next_offset
+
+    def read_at(self, offsets: Sequence[int]) -> minilog.Record:
+        read = self.partition.read
+        for offset in offsets:
+            record = read(offset, max_records=1)[0]
+        return record
+
+    def count(self) -> int:
+        return len(self.partition)
+
+    def last(self) -> tuple[int, bytes | None]:
+        partition = self.partition
+        record = partition.read(partition.end_offset - 1, max_records=1)[0]
+        return record.offset, record.value
+
+    def hand_over_ends(self) -> tuple[Put, Take]:
+        """What a producer calls, and what a waiting consumer calls."""
+        poll = minilog.Consumer(self.broker, TOPIC).poll
+        append = self.partition.append
+        return lambda key, value: append(value, key=key), lambda: poll(HAND_OVER_TIMEOUT)[0]
+
+    def flush(self) -> None:
+        self.broker.flush()
+
+    def close(self) -> None:
+        self.broker.close()

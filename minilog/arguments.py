@@ -1,0 +1,40 @@
+"""What is allowed into a call: whole numbers, columns of one length, timestamps.
+
+This module refuses to know what the arguments are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from minilog.errors import ConfigError
+from minilog.records import timestamp_of
+
+
+def check_whole(name: str, value: object, low: int = 0) -> None:
+    """Raise TypeError or ConfigError unless ``value`` is a whole number of at least ``low``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; it must be a whole number")
+    if value < low:
+        raise ConfigError(f"{name} is {value}; it must be at least {low}")
+
+
+def as_list(name: str, given: object, length: int | None = None) -> Sequence[Any]:
+    """Return any iterable as a list or tuple, of ``length`` where that is given."""
+    if isinstance(given, (str, bytes, bytearray, memoryview)) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} is {type(given).__name__}; it must be an iterable of them")
+    listed = given if isinstance(given, (list, tuple)) else list(given)
+    if length is not None and len(listed) != length:
+        raise ConfigError(f"{name} has {len(listed)} entries for {length} values; give one each")
+    return listed
+
+
+def timestamps_of(given: object, length: int) -> list[int] | int | None:
+    """Return timestamps in milliseconds: one each, one for all, or None for now."""
+    if given is None:
+        return None
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
+        return timestamp_of(given)  # type: ignore[arg-type]
+    listed = as_list("timestamps", given, length)
+    return [timestamp_of(timestamp) for timestamp in listed]

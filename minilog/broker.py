@@ -1,0 +1,686 @@
+"""The broker: opens a directory, owns its topics, closes it; the one place that wires.
+
+It takes the directory's lock, reads what a clean close left or has every log recovered, hands
+partitions their files and keeps house. This module refuses to know frames, offsets and who sends
+or polls.
+
+Lock order: broker (``guard``) → partition, never the other way; ``_mark_lock`` is a leaf. No
+user code runs under any of them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import re
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from sortedcontainers import SortedDict
+
+from minilog.clock import Clock, SystemClock, release_once
+from minilog.config import BrokerConfig, SyncLevel, TopicConfig
+from minilog.errors import (
+    ClosedError,
+    ConfigError,
+    CorruptionError,
+    ForkedError,
+    InvalidTopicError,
+    ReadOnlyError,
+    StorageError,
+    SyncFailedError,
+    TopicExistsError,
+    UnknownTopicError,
+)
+from minilog.housekeeping import Housekeeper
+from minilog.partition import Partition
+from minilog.reports import RecoveryReport
+from minilog.storage import CleanMark, Log, Opening, Problem
+from minilog.storage.files import (
+    UNFINISHED,
+    Directory,
+    Lock,
+    MapLimit,
+    call_in_forked_child,
+    disk_directory,
+    map_limit,
+)
+from minilog.storage.format import decode_document, encode_document
+from minilog.storage.memory import MemoryDirectory
+from minilog.topic import (
+    Topic,
+    TopicState,
+    check_partition_count,
+    make_partitions,
+)
+
+MEMORY = ":memory:"
+LOCK_FILE = "minilog.lock"
+BROKER_FILE = "broker.json"
+CLEAN_FILE = "clean.json"
+OURS = frozenset({LOCK_FILE, BROKER_FILE, CLEAN_FILE})
+SET_ASIDE = "="  # ends the directory of a topic that is called like one of those
+TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+RESERVED_PREFIX = "__"
+
+_live: weakref.WeakSet[Broker] = weakref.WeakSet()
+
+
+class Broker:
+    """A directory that holds topics, open in this process.
+
+    ``path`` is a directory, made if missing, or ``":memory:"``. ``sync`` says what an append's
+    return means: ``"never"`` and ``"interval"``, that the record survives a crash of the process
+    (with ``"interval"`` it is on the disk at most ``sync_interval_ms`` later); ``"always"``, that
+    it is on the disk. Other keywords are settings of the topics it creates.
+
+    LockedError when another writer has the directory; StorageError when it is no log.
+    """
+
+    def __init__(
+        self,
+        path: Any,
+        *,
+        read_only: bool = False,
+        sync: SyncLevel = "interval",
+        sync_interval_ms: int = 1000,
+        auto_create_topics: bool = False,
+        default_partitions: int = 1,
+        maintenance_interval_ms: int = 60_000,
+        clock: Clock | None = None,
+        **topic_defaults: Any,
+    ) -> None:
+        self._refusal: Callable[[], Exception] | None = _not_opened
+        self._config = BrokerConfig.of(
+            read_only=read_only,
+            sync=sync,
+            sync_interval_ms=sync_interval_ms,
+            auto_create_topics=auto_create_topics,
+            default_partitions=default_partitions,
+            maintenance_interval_ms=maintenance_interval_ms,
+        )
+        self._topic_defaults = TopicConfig.of(topic_defaults)
+        self._clock: Clock = SystemClock() if clock is None else clock
+        if not callable(getattr(self._clock, "now_ms", None)):
+            raise ConfigError(f"clock is {clock!r}; it must have a method now_ms()")
+        self._guard = threading.RLock()
+        self._mark_lock = threading.Lock()
+        self._topics: SortedDict = SortedDict()
+        self._damaged: dict[str, StorageError] = {}
+        self._problems: list[Problem] = []
+        self._errors: list[Exception] = []
+        self._marks: dict[str, CleanMark] = {}
+        self._is_marked_clean = False
+        self._waiters: list[threading.Lock] = []
+        self._changes = 0
+        self._maps = MapLimit(map_limit())
+        self._lock: Lock | None = None
+        self._is_in_memory = isinstance(path, str) and path == MEMORY
+        self._directory = _directory_of(path)
+        self._housekeeper = Housekeeper(self, self._house_interval_ms())
+        if read_only:
+            self._open_for_reading()
+        else:
+            self._open_for_writing()
+        self._refusal = None
+        subscribe = getattr(self._clock, "subscribe", None)
+        if subscribe is not None:
+            subscribe(self.keep_house)
+        _live.add(self)
+
+    # ------------------------------------------------------------ opening
+
+    def _open_for_writing(self) -> None:
+        if not self._directory.exists():
+            self._directory.make()
+        self._lock = self._directory.lock(LOCK_FILE)
+        try:
+            self._open_broker_file()
+            self._remove_unfinished()
+            self._marks, self._is_marked_clean = self._load_marks()
+            self._load_topics()
+            self._recover(is_clean=self._is_marked_clean)
+        except BaseException:
+            for topic in self._topics.values():
+                topic.abandon(_not_opened)
+            self._lock.release()
+            raise
+
+    def _open_for_reading(self) -> None:
+        if self._is_in_memory:
+            raise ConfigError('read_only=True with ":memory:" would never hold a record')
+        if not self._directory.exists():
+            raise StorageError(f"{self._directory.path} does not exist; there is no log to read")
+        decode_document(self._read_broker_file(), f"{self._directory.path}/{BROKER_FILE}")
+        with contextlib.suppress(StorageError):
+            self._marks, _ = self._load_marks()
+        self._load_topics()
+
+    def _open_broker_file(self) -> None:
+        names = self._directory.names()
+        if BROKER_FILE in names:
+            decode_document(self._read_broker_file(), f"{self._directory.path}/{BROKER_FILE}")
+            return
+        others = [name for name in names if name not in OURS and not name.endswith(UNFINISHED)]
+        if others:
+            raise self._not_a_log(others)
+        content = {"id": str(uuid.uuid4())}
+        self._directory.replace(BROKER_FILE, encode_document(content))
+
+    def _read_broker_file(self) -> bytes:
+        try:
+            return self._directory.read(BROKER_FILE)
+        except FileNotFoundError:
+            raise self._not_a_log(self._directory.names()) from None
+
+    def _not_a_log(self, names: list[str]) -> StorageError:
+        found = f"it holds {', '.join(names[:3])}" if names else "it is empty"
+        return StorageError(
+            f"{self._directory.path} is not a minilog directory: it has no {BROKER_FILE} "
+            f"({found}). Give a directory that minilog made, or a new one"
+        )
+
+    def _remove_unfinished(self) -> None:
+        """Remove what a crash left half made or half deleted."""
+        for name in self._directory.names():
+            if name.endswith(UNFINISHED) or name.startswith(UNFINISHED):
+                child = self._directory.child(name)
+                try:
+                    is_directory = child.exists()
+                except StorageError:
+                    is_directory = False
+                if is_directory:
+                    child.remove()
+                else:
+                    self._directory.unlink(name)
+
+    def _load_marks(self) -> tuple[dict[str, CleanMark], bool]:
+        path = f"{self._directory.path}/{CLEAN_FILE}"
+        try:
+            content = decode_document(self._directory.read(CLEAN_FILE), path)
+            return {key: CleanMark(*mark) for key, mark in content["logs"].items()}, True
+        except FileNotFoundError:
+            return {}, False
+        except (CorruptionError, KeyError, TypeError, AttributeError) as error:
+            reason = getattr(error, "reason", str(error))
+            self._problems.append(Problem(path, 0, None, f"{reason}; every log was read instead"))
+            return {}, False
+
+    def _load_topics(self) -> None:
+        for name in self._directory.names():
+            if name not in OURS and UNFINISHED not in (name[:1], name[-1:]):
+                self._load_topic(name)
+
+    def _load_topic(self, directory_name: str) -> None:
+        child = self._directory.child(directory_name)
+        try:
+            if not child.exists():
+                return
+        except StorageError as error:
+            if TOPIC_NAME.fullmatch(directory_name):
+                self._note_damage(directory_name, error)
+            return
+        try:
+            state = TopicState.load(child)
+        except StorageError as error:
+            if directory_name in self._topics or any(name.isdecimal() for name in child.names()):
+                self._note_damage(directory_name.rstrip(SET_ASIDE), error)
+            return  # a directory of somebody else's, left alone
+        if topic_directory(state.name) == directory_name:
+            self._topics[state.name] = Topic(self, child, state)
+
+    def _note_damage(self, name: str, error: StorageError) -> None:
+        if name not in self._damaged:
+            self._damaged[name] = error
+            path = getattr(error, "path", f"{self._directory.path}/{name}")
+            reason = getattr(error, "reason", str(error))
+            self._problems.append(Problem(path, 0, None, reason))
+
+    def _recover(self, *, is_clean: bool) -> None:
+        """Open every log after a crash; after a clean close only those that look changed."""
+        for topic in self._topics.values():
+            for partition in topic.partitions:
+                mark = self._marks.get(_mark_key(topic, partition.index))
+                if is_clean and mark is not None:
+                    directory = topic.partition_directory(partition.index)
+                    stamp = directory.stamp(f"{mark.base_offset:020d}.log")
+                    if mark.is_sealed or (stamp and stamp[-1] == mark.position):
+                        continue
+                try:
+                    partition.open()
+                except StorageError as error:
+                    path = getattr(error, "path", topic.directory.path)
+                    reason = getattr(error, "reason", str(error))
+                    self._problems.append(Problem(path, 0, None, reason))
+
+    # ------------------------------------------------------------ topics
+
+    def create_topic(
+        self, name: str, partitions: int = 1, *, exist_ok: bool = False, **settings: Any
+    ) -> Topic:
+        """Make a topic, durably, and return it.
+
+        Settings are as in TopicConfig, by default the broker's. TopicExistsError when it is
+        there, unless ``exist_ok=True``, which returns it as it is.
+        """
+        check_topic_name(name)
+        check_partition_count(partitions)
+        config = self._topic_defaults.override(settings)
+        with self._guard:
+            self.check_writable()
+            if name in self._damaged:
+                raise self._damaged[name]
+            if name in self._topics:
+                if exist_ok:
+                    topic: Topic = self._topics[name]
+                    return topic
+                raise TopicExistsError(
+                    f"topic {name!r} exists already; exist_ok=True returns it as it is"
+                )
+            self._check_case(name)
+            topic = self._make_topic(TopicState(name, uuid.uuid4(), partitions, config, {}))
+        self.topic_changed(topic)
+        return topic
+
+    def _check_case(self, name: str) -> None:
+        folded = name.lower()
+        for other in [*self._topics, *self._damaged]:
+            if other.lower() == folded:
+                raise InvalidTopicError(
+                    f"topic {name!r} differs from {other!r} only in letter case; not every file "
+                    "system tells them apart"
+                )
+
+    def _make_topic(self, state: TopicState) -> Topic:
+        name = topic_directory(state.name)
+        unfinished = self._directory.child(state.id.hex + UNFINISHED)
+        try:
+            unfinished.make()
+            make_partitions(unfinished, state.id, range(state.partition_count), self._clock)
+            state.save(unfinished)
+            self._directory.rename(state.id.hex + UNFINISHED, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.remove()
+            raise
+        self._directory.sync()
+        topic = Topic(self, self._directory.child(name), state)
+        for number in range(state.partition_count):
+            self._marks[_mark_key(topic, number)] = Log.fresh_mark(0)
+        self._topics[state.name] = topic
+        return topic
+
+    def topic(self, name: str) -> Topic:
+        """Return the topic of that name; UnknownTopicError."""
+        self.check_open()
+        topic: Topic | None = self._topics.get(name) if isinstance(name, str) else None
+        if self._config.read_only and (topic is None or topic.is_gone()):
+            self._look_again()
+            topic = self._topics.get(name)
+        if topic is not None:
+            return topic
+        if name in self._damaged:
+            raise self._damaged[name]
+        raise self._unknown(name)
+
+    def topic_to_use(self, name: str) -> Topic:
+        """Return the topic of that name, made with the defaults where that is allowed."""
+        try:
+            return self.topic(name)
+        except UnknownTopicError:
+            if not self._config.auto_create_topics or self._config.read_only:
+                raise
+        return self.create_topic(name, self._config.default_partitions, exist_ok=True)
+
+    @property
+    def topics(self) -> Mapping[str, Topic]:
+        """The topics by name: live, sorted, read-only."""
+        self.check_open()
+        return Topics(self)
+
+    def delete_topic(self, name: str) -> None:
+        """Remove a topic and its records, for good; UnknownTopicError."""
+        with self._guard:
+            self.check_writable()
+            if name not in self._topics and name not in self._damaged:
+                raise self._unknown(name)
+            self.before_write()
+            topic: Topic | None = self._topics.get(name)
+            deleted = UNFINISHED + uuid.uuid4().hex
+            self._directory.rename(topic_directory(name), deleted)
+            self._topics.pop(name, None)
+            self._damaged.pop(name, None)
+            if topic is not None:
+                topic.abandon(lambda: self._unknown(name))
+                self.topic_changed(topic)
+            self._directory.sync()
+            self._directory.child(deleted).remove()
+
+    def _unknown(self, name: object) -> UnknownTopicError:
+        from minilog.config import nearest
+
+        hint = nearest(str(name), self._topics) if self._topics else "; there are none yet"
+        return UnknownTopicError(f"no topic {name!r}{hint}")
+
+    def _look_again(self) -> None:
+        """Take in the topics another process has made or deleted."""
+        with self._guard:
+            for name, topic in list(self._topics.items()):
+                if topic.is_gone():
+                    del self._topics[name]
+                    topic.abandon(lambda name=name: self._unknown(name))
+            known = {topic_directory(name) for name in self._topics}
+            before = len(self._topics)
+            for name in self._directory.names():
+                if name not in known and name not in OURS and name[:1] != UNFINISHED:
+                    self._load_topic(name)
+            if len(self._topics) != before:
+                self._changes += 1
+
+    # ------------------------------------------------------------ durability and closing
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """What this opening had to do."""
+        return RecoveryReport(tuple(self._problems))
+
+    @property
+    def housekeeping_errors(self) -> tuple[Exception, ...]:
+        """What went wrong in housekeeping, where no caller was there to be told; the last ten."""
+        return tuple(self._errors)
+
+    def flush(self) -> None:
+        """Return when everything acknowledged so far is on the disk."""
+        self.check_open()
+        for partition in self._partitions():
+            partition.flush()
+
+    def maintain(self) -> None:
+        """Do now what is due by the clock: sync, roll by age."""
+        self.check_open()
+        now_ms = self._clock.now_ms()
+        for partition in self._partitions():
+            partition.maintain(now_ms, sync=self._config.sync == "interval")
+
+    def keep_house(self) -> None:
+        """Do what is due, for nobody in particular; errors are kept."""
+        if self._refusal is not None:
+            return
+        now_ms = self._clock.now_ms()
+        for partition in self._partitions():
+            try:
+                partition.maintain(now_ms, sync=self._config.sync == "interval")
+            except (OSError, SyncFailedError) as error:
+                self._errors = [*self._errors[-9:], error]
+            except (ClosedError, UnknownTopicError):
+                continue  # it went while we came
+
+    def close(self) -> None:
+        """End every wait, put everything on the disk and let the next writer in."""
+        if self._refusal is not None:
+            if isinstance(self._refusal(), ForkedError):
+                raise self._refusal()
+            return
+        self._housekeeper.stop()
+        with self._guard:
+            if self._refusal is not None:
+                return
+            self._refusal = _closed
+            unsubscribe = getattr(self._clock, "unsubscribe", None)
+            if unsubscribe is not None:
+                unsubscribe(self.keep_house)
+            _live.discard(self)
+            self._wake()
+            try:
+                self._close_topics()
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
+
+    def _close_topics(self) -> None:
+        failure: Exception | None = None
+        for topic in self._topics.values():
+            for partition in topic.partitions:
+                try:
+                    mark = partition.close(_closed)
+                except (OSError, StorageError) as error:
+                    failure = failure or error
+                    self._marks.pop(_mark_key(topic, partition.index), None)
+                else:
+                    self._keep_mark(_mark_key(topic, partition.index), partition, mark)
+            topic.close(_closed)
+        if failure is not None:
+            raise failure
+        is_disk_writer = not self._config.read_only and not self._is_in_memory
+        if is_disk_writer and not self._is_marked_clean:
+            content = {"logs": {key: list(mark) for key, mark in self._marks.items()}}
+            self._directory.replace(CLEAN_FILE, encode_document(content))
+
+    def _keep_mark(self, key: str, partition: Partition, mark: CleanMark | None) -> None:
+        if mark is not None:
+            self._marks[key] = mark
+        elif partition.is_open:
+            self._marks.pop(key, None)  # it failed: its end is not known
+
+    def __enter__(self) -> Broker:
+        self.check_open()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_refusal", _closed) is None:
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<Broker {self._directory.path}>"
+
+    # ------------------------------------------------------------ for topics, producers, consumers
+
+    @property
+    def clock(self) -> Clock:
+        """What the time is asked of."""
+        return self._clock
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it was opened with ``read_only=True``."""
+        return self._config.read_only
+
+    @property
+    def is_sync_always(self) -> bool:
+        """Whether an append returns when it is on the disk."""
+        return self._config.sync == "always" and not self._is_in_memory
+
+    @property
+    def guard(self) -> threading.RLock:
+        """The lock over which topics there are and how they are set."""
+        return self._guard
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, here or by the fork that made this process."""
+        return self._refusal is not None
+
+    @property
+    def changes(self) -> int:
+        """A number that changes when topics or partitions come or go."""
+        if self._config.read_only:
+            self._look_again()
+        return self._changes
+
+    def open_log(self, topic: Topic, partition: int) -> Log:
+        """Open a partition's files."""
+        lock = self._lock
+        opening = Opening(
+            is_writable=not self._config.read_only,
+            mark=self._marks.get(_mark_key(topic, partition)),
+            same_boot=lock is not None and lock.is_same_boot,
+        )
+        directory = topic.partition_directory(partition)
+        log = Log(directory, topic.identity(partition), topic.config, self._maps, opening)
+        self._problems += log.problems
+        return log
+
+    def before_write(self) -> None:
+        """Take the clean mark away before the first byte changes, and have the house kept."""
+        if self._is_marked_clean:
+            with self._mark_lock:
+                if self._is_marked_clean:
+                    self._directory.unlink(CLEAN_FILE)
+                    self._directory.sync()
+                    self._is_marked_clean = False
+        is_turned_by_hand = hasattr(self._clock, "subscribe")
+        if not self._is_in_memory and not is_turned_by_hand and self._house_interval_ms():
+            with self._mark_lock:
+                self._housekeeper.start()
+
+    def _house_interval_ms(self) -> int:
+        if self._config.sync != "interval":
+            return self._config.maintenance_interval_ms
+        if not self._config.maintenance_interval_ms:
+            return self._config.sync_interval_ms
+        return min(self._config.sync_interval_ms, self._config.maintenance_interval_ms)
+
+    def check_writable(self) -> None:
+        """Raise unless topics may be changed."""
+        self.check_open()
+        if self._config.read_only:
+            raise ReadOnlyError(
+                f"{self._directory.path} was opened with read_only=True; "
+                "open it without to change it"
+            )
+
+    def topic_changed(self, topic: Topic) -> None:
+        """Tell those who wait that topics or partitions have come or gone."""
+        self._changes += 1
+        self._wake()
+
+    def add_waiter(self, waiter: threading.Lock) -> None:
+        """Have ``waiter`` released when topics change or the broker closes."""
+        self._waiters.append(waiter)
+
+    def remove_waiter(self, waiter: threading.Lock) -> None:
+        """Forget ``waiter``."""
+        self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        for waiter in list(self._waiters):
+            release_once(waiter)
+
+    def _partitions(self) -> list[Partition]:
+        with self._guard:
+            topics = list(self._topics.values())
+        return [partition for topic in topics for partition in topic.partitions]
+
+    def check_open(self) -> None:
+        """Raise ClosedError or ForkedError unless it can be used."""
+        if self._refusal is not None:
+            raise self._refusal()
+
+    def refuse_in_child(self) -> None:
+        """Refuse every call in a child of fork: the parent's files are not the child's."""
+        self._refusal = _forked
+        self._guard = threading.RLock()
+        self._mark_lock = threading.Lock()
+        for topic in self._topics.values():
+            topic.refuse_in_child(_forked)
+        if self._lock is not None:
+            self._lock.abandon()
+
+
+class Topics(Mapping[str, Topic]):
+    """The topics of a broker by name: live, sorted, read-only; ours are left out."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def _visible(self) -> list[str]:
+        self._broker.check_open()
+        if self._broker.is_read_only:
+            self._broker._look_again()
+        return [name for name in self._broker._topics if not name.startswith(RESERVED_PREFIX)]
+
+    def __getitem__(self, name: str) -> Topic:
+        if name not in self._visible():
+            raise KeyError(name)
+        return self._broker.topic(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._visible())
+
+    def __len__(self) -> int:
+        return len(self._visible())
+
+    def __repr__(self) -> str:
+        return f"<Topics {', '.join(self)}>"
+
+
+def topic_directory(name: str) -> str:
+    """Return the name of a topic's directory: its own, unless a file of ours is called so."""
+    return name + SET_ASIDE if name.lower() in OURS else name
+
+
+def check_topic_name(name: object) -> None:
+    """Raise InvalidTopicError unless ``name`` may be a topic's."""
+    if not isinstance(name, str):
+        raise InvalidTopicError(f"topic name is {name!r}; it must be a str")
+    if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+        raise InvalidTopicError(
+            f"topic name {name[:300]!r} is not allowed: 1 to 249 characters of a-z, A-Z, 0-9, "
+            "'.', '_' and '-', and not '.' or '..'"
+        )
+    if name.startswith(RESERVED_PREFIX):
+        raise InvalidTopicError(
+            f"topic name {name!r} is not allowed: names that begin with __ are minilog's own"
+        )
+
+
+def _directory_of(path: Any) -> Directory:
+    if isinstance(path, str) and path == MEMORY:
+        return MemoryDirectory()
+    if isinstance(path, bytes) or not (isinstance(path, str) or hasattr(path, "__fspath__")):
+        raise ConfigError(f'path is {path!r}; it must be a str, an os.PathLike or ":memory:"')
+    if isinstance(path, str) and ("\0" in path or not path):
+        raise ConfigError(f"path is {path!r}; it must name a directory")
+    return disk_directory(path)
+
+
+def _mark_key(topic: Topic, partition: int) -> str:
+    return f"{topic.id}/{partition}"
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the broker was closed; open it again to go on")
+
+
+def _not_opened() -> ClosedError:
+    return ClosedError("the broker could not be opened")
+
+
+def _forked() -> ForkedError:
+    return ForkedError(
+        "this broker belongs to the parent of fork; open one of your own in the child "
+        "(read_only=True while the parent writes)"
+    )
+
+
+def _refuse_all_in_child() -> None:
+    for broker in list(_live):
+        broker.refuse_in_child()
+
+
+def _close_all() -> None:
+    """Close what was left open when the interpreter ends, so that nothing need be recovered."""
+    for broker in list(_live):
+        if broker._refusal is None:
+            with contextlib.suppress(OSError, StorageError):
+                broker.close()
+
+
+call_in_forked_child(_refuse_all_in_child)
+atexit.register(_close_all)

@@ -1,0 +1,726 @@
+"""A consumer: subscribes or is assigned, polls, seeks and iterates.
+
+It keeps a position for each of its partitions and nothing else: reading changes no log, and any
+number of consumers read the same records. This module refuses to know producers and files.
+
+User code (deserializers, callbacks) runs in the thread that polls and under no lock of the
+broker or of a partition; the consumer's own lock may be taken again by the same thread.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, overload
+
+from minilog.arguments import check_whole
+from minilog.broker import Broker
+from minilog.clock import Deadline, check_timeout, release_once
+from minilog.errors import (
+    ClosedError,
+    ConfigError,
+    MinilogError,
+    NoOffsetError,
+    NotAssignedError,
+    OffsetOutOfRangeError,
+    UnknownTopicError,
+)
+from minilog.partition import Partition
+from minilog.records import Part, Record, Records, TimestampLike, TopicPartition, timestamp_of
+from minilog.waiting import wait_for_news, wait_for_news_async
+
+Callback = Callable[[list[TopicPartition]], Any]
+Deserializer = Callable[[bytes], Any]
+TopicPartitionLike = TopicPartition | tuple[str, int]
+
+CHOICES = {
+    "auto_offset_reset": ("earliest", "latest", "none"),
+    "isolation": ("read_uncommitted", "read_committed"),
+}
+EMPTY = Records()
+
+
+class Place:
+    """A consumer's place in one partition."""
+
+    __slots__ = ("is_paused", "moves", "partition", "position")
+
+    def __init__(self, partition: Partition, position: int | None) -> None:
+        self.partition = partition
+        self.position = position  # None until the reset policy is asked
+        self.is_paused = False
+        self.moves = 0  # how often it was sought; records read before are not delivered after
+
+    def move_to(self, position: int) -> None:
+        """Go on from ``position``."""
+        self.position = position
+        self.moves += 1
+
+
+class Consumer:
+    """Reads records of a broker's topics, each at its own pace. Thread-safe.
+
+    Without a group it reads every partition of its topics from where ``auto_offset_reset`` says
+    (``"earliest"``, ``"latest"`` as it was when the partition was first assigned, or ``"none"``:
+    NoOffsetError) and commits nothing.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *topics: str | re.Pattern[str],
+        group: str | None = None,
+        member_id: str | None = None,
+        assignor: str = "sticky",
+        auto_offset_reset: str = "earliest",
+        auto_commit: bool = True,
+        max_poll_records: int = 500,
+        max_poll_interval_ms: int = 300_000,
+        isolation: str = "read_uncommitted",
+        key_deserializer: Deserializer | None = None,
+        value_deserializer: Deserializer | None = None,
+    ) -> None:
+        if not isinstance(broker, Broker):
+            raise ConfigError(f"broker is {broker!r}; it must be a minilog.Broker")
+        if group is not None:
+            raise ConfigError(
+                f"group={group!r}: consumer groups are not available in this version yet; "
+                "without a group a consumer reads every partition"
+            )
+        _check_choice("auto_offset_reset", auto_offset_reset)
+        _check_choice("isolation", isolation)
+        check_whole("max_poll_records", max_poll_records, low=1)
+        check_whole("max_poll_interval_ms", max_poll_interval_ms, low=1)
+        for name, given in (
+            ("key_deserializer", key_deserializer),
+            ("value_deserializer", value_deserializer),
+        ):
+            if given is not None and not callable(given):
+                raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
+        self._broker = broker
+        self._reset = auto_offset_reset
+        self._max_poll_records = max_poll_records
+        self._deserialize_key = key_deserializer
+        self._deserialize_value = value_deserializer
+        self._lock = threading.RLock()
+        self._places: dict[TopicPartition, Place] = {}
+        self._names: frozenset[str] = frozenset()
+        self._pattern: re.Pattern[str] | None = None
+        self._is_assigned = False
+        self._callbacks: dict[str, Callback | None] = {}
+        self._to_announce: list[TopicPartition] = []
+        self._seen_changes = -1
+        self._turn = 0
+        self._error: MinilogError | None = None
+        self._is_woken = False
+        self._is_closed = False
+        self._waiters: list[Any] = []
+        if topics:
+            patterns = [topic for topic in topics if isinstance(topic, re.Pattern)]
+            if patterns and len(topics) > 1:
+                raise ConfigError("give names or one pattern, not both")
+            self.subscribe(patterns[0] if patterns else topics)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------ what it reads
+
+    def subscribe(
+        self,
+        topics: str | Iterable[str] | re.Pattern[str],
+        *,
+        on_assigned: Callback | None = None,
+        on_revoked: Callback | None = None,
+        on_lost: Callback | None = None,
+    ) -> None:
+        """Read these topics (names, or one compiled pattern), also partitions that come later.
+
+        A pattern matches from the start of a name, as ``re.match``. UnknownTopicError for a name
+        that is not there; ConfigError beside ``assign``.
+        """
+        callbacks = {"on_assigned": on_assigned, "on_revoked": on_revoked, "on_lost": on_lost}
+        for name, given in callbacks.items():
+            if given is not None and not callable(given):
+                raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
+        pattern = topics if isinstance(topics, re.Pattern) else None
+        names = frozenset() if pattern is not None else _names_of(topics)
+        with self._lock:
+            self._check_open()
+            if self._is_assigned:
+                raise ConfigError("this consumer was assigned partitions; unsubscribe() first")
+            for name in names:
+                self._broker.topic_to_use(name)
+            self._names, self._pattern, self._callbacks = names, pattern, callbacks
+            self._error = None
+            self._refresh(is_first=True)
+
+    def assign(self, partitions: Iterable[TopicPartitionLike]) -> None:
+        """Read these partitions and no others; ConfigError beside ``subscribe``."""
+        wanted = [_topic_partition(given) for given in partitions]
+        with self._lock:
+            self._check_open()
+            if self._names or self._pattern is not None:
+                raise ConfigError("this consumer has subscribed to topics; unsubscribe() first")
+            found = {tp: self._broker.topic(tp.topic)[tp.partition] for tp in wanted}
+            self._is_assigned = True
+            self._error = None
+            self._set_places(found, is_first=True)
+
+    def unsubscribe(self) -> None:
+        """Read nothing any more."""
+        with self._lock:
+            self._check_open()
+            revoked = list(self._places)
+            callback = self._callbacks.get("on_revoked")
+            self._forget()
+        if callback is not None and revoked:
+            callback(revoked)
+
+    def _forget(self) -> None:
+        self._names, self._pattern, self._is_assigned = frozenset(), None, False
+        self._places, self._callbacks, self._to_announce = {}, {}, []
+        self._error = None
+
+    def subscription(self) -> frozenset[str]:
+        """Return the names subscribed to, or those the pattern matches now."""
+        with self._lock:
+            self._check_open()
+            self._refresh()
+            return self._wanted_names()
+
+    def assignment(self) -> set[TopicPartition]:
+        """Return the partitions it reads."""
+        with self._lock:
+            self._check_open()
+            self._refresh()
+            return set(self._places)
+
+    def _wanted_names(self) -> frozenset[str]:
+        pattern = self._pattern
+        if pattern is None:
+            return self._names
+        return frozenset(name for name in self._broker.topics if pattern.match(name))
+
+    def _refresh(self, *, is_first: bool = False) -> None:
+        """Take in topics and partitions that have come or gone."""
+        changes = self._broker.changes
+        if self._broker.is_read_only:
+            changes = -1  # partitions may come in another process: look each time
+        if not is_first and changes == self._seen_changes and changes >= 0:
+            return
+        self._seen_changes = changes
+        found: dict[TopicPartition, Partition] = {}
+        if self._is_assigned:
+            for tp, place in self._places.items():
+                if not self._is_deleted(tp.topic):
+                    found[tp] = place.partition
+        else:
+            for name in sorted(self._wanted_names()):
+                if not self._is_deleted(name):
+                    for partition in self._broker.topic(name):
+                        found[TopicPartition(name, partition.index)] = partition
+        self._set_places(found, is_first=is_first)
+
+    def _is_deleted(self, name: str) -> bool:
+        try:
+            self._broker.topic(name)
+        except UnknownTopicError:
+            return True
+        return False
+
+    def _set_places(self, found: dict[TopicPartition, Partition], *, is_first: bool) -> None:
+        places: dict[TopicPartition, Place] = {}
+        for tp, partition in found.items():
+            place = self._places.get(tp)
+            if place is None or place.partition is not partition:
+                place = Place(partition, self._first_position(partition, is_first=is_first))
+                self._to_announce.append(tp)
+            places[tp] = place
+        self._places = places
+
+    def _first_position(self, partition: Partition, *, is_first: bool) -> int | None:
+        """Return where to begin: ``latest`` is pinned now, and is the start of what came later."""
+        if self._reset == "latest":
+            return partition.end_offset if is_first else partition.start_offset
+        return None
+
+    # ------------------------------------------------------------ poll
+
+    def poll(self, timeout: float | None = 0, *, max_records: int | None = None) -> Records:
+        """Return records from the positions on and move these; wait up to ``timeout`` seconds
+        (None: for ever) for the first.
+
+        Fair between partitions, in order within each, at most ``max_poll_records`` or
+        ``max_records``.
+        """
+        check_timeout(timeout)
+        limit = self._limit(max_records)
+        deadline = Deadline(self._broker.clock, timeout)
+        self._check_open()
+        while True:
+            with self._lock:
+                if self._is_closed:
+                    return EMPTY
+                records = self._take(limit)
+            self._announce()
+            if records or timeout == 0 or self._was_woken() or deadline.is_over:
+                return records
+            self._wait(deadline)
+            if self._is_over():
+                return EMPTY
+
+    async def poll_async(
+        self, timeout: float | None = 0, *, max_records: int | None = None
+    ) -> Records:
+        """Return records as ``poll`` does, without holding up the event loop."""
+        check_timeout(timeout)
+        deadline = Deadline(self._broker.clock, timeout)
+        while True:
+            records = self.poll(0, max_records=max_records)
+            if records or timeout == 0 or deadline.is_over:
+                return records
+            await self._wait_async(deadline)
+            if self._was_woken() or self._is_over():
+                return EMPTY if self._is_over() else self.poll(0, max_records=max_records)
+
+    def _limit(self, max_records: int | None) -> int:
+        if max_records is None:
+            return self._max_poll_records
+        check_whole("max_records", max_records, low=1)
+        return max_records
+
+    def _take(self, limit: int) -> Records:
+        """Return what there is, up to a number of records, and move the positions behind it."""
+        parts = self._fetch(limit)
+        for place, (_, _, rows) in parts:
+            assert place.position is not None
+            place.position = max(place.position, rows.offsets[-1] + 1)
+        return Records(part for _, part in parts)
+
+    def _fetch(
+        self, limit: int, bounds: dict[TopicPartition, int] | None = None
+    ) -> list[tuple[Place, Part]]:
+        """Return what there is at the positions, a fair share of each partition.
+
+        An error of one partition waits until what the others gave was returned.
+        """
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        self._refresh()
+        ready = [
+            (tp, place)
+            for tp, place in self._places.items()
+            if not place.is_paused and (bounds is None or tp in bounds)
+        ]
+        if not ready:
+            return []
+        self._turn = (self._turn + 1) % len(ready)
+        ready = ready[self._turn :] + ready[: self._turn]
+        found: list[tuple[Place, Part]] = []
+        share = max(limit // len(ready), 1)
+        positions: dict[TopicPartition, int] = {}
+        left = limit
+        for quota in (share, limit):  # first a share each, then what is left for who has more
+            for tp, place in ready:
+                if left <= 0:
+                    break
+                try:
+                    records = self._read(tp, place, positions, min(quota, left), bounds)
+                except MinilogError as failure:
+                    if not found:
+                        raise
+                    self._error = failure
+                    return found
+                if records:
+                    left -= len(records)
+                    positions[tp] = records.next_offset
+                    found += [(place, self._deserialized(part)) for part in records.parts]
+        return found
+
+    def _read(
+        self,
+        tp: TopicPartition,
+        place: Place,
+        positions: dict[TopicPartition, int],
+        limit: int,
+        bounds: dict[TopicPartition, int] | None,
+    ) -> Records:
+        position = positions.get(tp)
+        if position is None:
+            position = self._resolved(tp, place)
+        if bounds is not None:
+            limit = min(limit, bounds[tp] - position)
+            if limit <= 0:
+                return EMPTY
+        try:
+            records = place.partition.read(position, max_records=limit)
+        except OffsetOutOfRangeError:
+            if self._reset == "none":
+                raise
+            place.move_to(self._reset_position(place))
+            records = place.partition.read(self._resolved(tp, place), max_records=limit)
+        if bounds is not None and records and records.next_offset > bounds[tp]:
+            records = records[: sum(offset < bounds[tp] for offset in records.offsets)]
+        return records
+
+    def _resolved(self, tp: TopicPartition, place: Place) -> int:
+        if place.position is None:
+            if self._reset == "none":
+                raise NoOffsetError(
+                    f"{tp.topic}-{tp.partition} has no committed offset and auto_offset_reset "
+                    'is "none"; seek to where to begin'
+                )
+            place.position = self._reset_position(place)
+        return place.position
+
+    def _reset_position(self, place: Place) -> int:
+        partition = place.partition
+        return partition.end_offset if self._reset == "latest" else partition.start_offset
+
+    def _deserialized(self, part: Part) -> Part:
+        if self._deserialize_key is None and self._deserialize_value is None:
+            return part
+        topic, partition, rows = part
+        return (
+            topic,
+            partition,
+            DeserializedRows(
+                rows.offsets,
+                rows.timestamps,
+                _mapped(self._deserialize_key, rows.keys),
+                _mapped(self._deserialize_value, rows.values),
+                rows.headers,
+            ),
+        )
+
+    def _announce(self) -> None:
+        """Run ``on_assigned`` for what is new; the assignment stands whatever it raises."""
+        callback = self._callbacks.get("on_assigned")
+        announced, self._to_announce = self._to_announce, []
+        if callback is not None and announced:
+            callback(announced)
+
+    # ------------------------------------------------------------ iterate
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield records as they come, for ever; a record is used up when it is yielded."""
+        self._check_open()
+        return self._iterate()
+
+    def _iterate(self) -> Iterator[Record]:
+        forever = Deadline(self._broker.clock, None)
+        while not self._is_over():
+            count = 0
+            for record in self._yield_now(None):
+                count += 1
+                yield record
+            if not count and not self._is_over():
+                if self._was_woken():
+                    continue
+                self._wait(forever)
+
+    def drain(self) -> Iterator[Record]:
+        """Yield the records that are there now, and stop; paused partitions are left out."""
+        with self._lock:
+            self._check_open()
+            self._refresh()
+            bounds = {
+                tp: place.partition.end_offset
+                for tp, place in self._places.items()
+                if not place.is_paused
+            }
+        return self._drain(bounds)
+
+    def _drain(self, bounds: dict[TopicPartition, int]) -> Iterator[Record]:
+        while not self._is_over():
+            count = 0
+            for record in self._yield_now(bounds):
+                count += 1
+                yield record
+            if not count:
+                return
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        """Yield records as they come, for ever, without holding up the event loop."""
+        self._check_open()
+        forever = Deadline(self._broker.clock, None)
+        while not self._is_over():
+            count = 0
+            for record in self._yield_now(None):
+                count += 1
+                yield record
+            if not count and not self._is_over():
+                await self._wait_async(forever)
+
+    def _yield_now(self, bounds: dict[TopicPartition, int] | None) -> Iterator[Record]:
+        """Yield what there is; each position moves as its record is yielded, not before, so that
+        a loop that is left has used up only what it was given."""
+        with self._lock:
+            if self._is_closed:
+                return
+            try:
+                parts = self._fetch(self._max_poll_records, bounds)
+            except ClosedError:
+                return  # the broker was closed: iteration ends
+        self._announce()
+        for place, part in parts:
+            moves = place.moves
+            for record in Records((part,)):
+                if place.moves != moves or place.is_paused or self._is_closed:
+                    break
+                place.position = record.offset + 1
+                yield record
+
+    # ------------------------------------------------------------ waiting
+
+    def wakeup(self) -> None:
+        """Have a waiting poll, or else the next one, return at once with what there is."""
+        self._is_woken = True
+        self._wake()
+
+    def _was_woken(self) -> bool:
+        was, self._is_woken = self._is_woken, False
+        return was
+
+    def _wake(self) -> None:
+        for waiter in list(self._waiters):
+            release_once(waiter)
+
+    def _announcers(self) -> list[Any]:
+        with self._lock:
+            places = [place.partition for place in self._places.values() if not place.is_paused]
+        return [self, self._broker, *places]
+
+    def _has_news(self) -> bool:
+        if self._is_woken or self._is_over():
+            return True
+        with self._lock:
+            if self._broker.changes != self._seen_changes and self._seen_changes >= 0:
+                return True
+            return any(
+                not place.is_paused and place.partition.end_offset != self._resolved(tp, place)
+                for tp, place in self._places.items()
+            )
+
+    def _wait(self, deadline: Deadline) -> None:
+        must_look = self._broker.is_read_only
+        wait_for_news(self._announcers(), self._safe_news, deadline, must_look=must_look)
+
+    async def _wait_async(self, deadline: Deadline) -> None:
+        broker = self._broker
+        await wait_for_news_async(
+            self._announcers(),
+            self._safe_news,
+            broker.clock,
+            deadline,
+            must_look=broker.is_read_only,
+        )
+
+    def _safe_news(self) -> bool:
+        try:
+            return self._has_news()
+        except MinilogError:
+            return True  # the next poll meets it and says it
+
+    def add_waiter(self, waiter: Any) -> None:
+        """Have ``waiter`` released by ``wakeup``, ``close``, ``seek`` or ``resume``."""
+        self._waiters.append(waiter)
+
+    def remove_waiter(self, waiter: Any) -> None:
+        """Forget ``waiter``."""
+        self._waiters.remove(waiter)
+
+    def _is_over(self) -> bool:
+        return self._is_closed or self._broker.is_closed
+
+    # ------------------------------------------------------------ positions
+
+    def seek(self, tp: TopicPartitionLike, offset: int) -> None:
+        """Read on from ``offset``; whether it is in the log is checked by the next poll."""
+        check_whole("offset", offset)
+        with self._lock:
+            self._place(tp).move_to(offset)
+            self._error = None
+        self._wake()
+
+    def seek_to_beginning(self, *tps: TopicPartitionLike) -> None:
+        """Read on from the first record that is kept; no partitions named: of all."""
+        with self._lock:
+            for place in self._chosen(tps):
+                place.move_to(place.partition.start_offset)
+            self._error = None
+        self._wake()
+
+    def seek_to_end(self, *tps: TopicPartitionLike) -> None:
+        """Read on from what comes next; no partitions named: in all."""
+        with self._lock:
+            for place in self._chosen(tps):
+                place.move_to(place.partition.end_offset)
+            self._error = None
+        self._wake()
+
+    def seek_to_time(self, timestamp: TimestampLike, *tps: TopicPartitionLike) -> None:
+        """Read on from the first record whose timestamp is at or after ``timestamp``, else from
+        the end; no partitions named: in all."""
+        wanted = timestamp_of(timestamp)
+        with self._lock:
+            for place in self._chosen(tps):
+                found = place.partition.offset_at(wanted)
+                place.move_to(place.partition.end_offset if found is None else found)
+            self._error = None
+        self._wake()
+
+    def position(self, tp: TopicPartitionLike) -> int:
+        """Return the offset of the next record to read."""
+        with self._lock:
+            name = _topic_partition(tp)
+            return self._resolved(name, self._place(name))
+
+    def committed(self, tp: TopicPartitionLike) -> int | None:
+        """Return the group's committed offset; None without one."""
+        with self._lock:
+            self._check_open()
+            _topic_partition(tp)
+            return None
+
+    def commit(self, offsets: object = None) -> None:
+        """Commit what was polled; ConfigError without a group."""
+        self._check_open()
+        raise ConfigError("commit() needs a consumer with a group; without one nothing is kept")
+
+    def pause(self, *tps: TopicPartitionLike) -> None:
+        """Leave these partitions out of polls until ``resume``; none named: all."""
+        with self._lock:
+            for place in self._chosen(tps):
+                place.is_paused = True
+
+    def resume(self, *tps: TopicPartitionLike) -> None:
+        """Take these partitions into polls again; none named: all."""
+        with self._lock:
+            for place in self._chosen(tps):
+                place.is_paused = False
+        self._wake()
+
+    def paused(self) -> set[TopicPartition]:
+        """Return the partitions that are paused."""
+        with self._lock:
+            self._check_open()
+            return {tp for tp, place in self._places.items() if place.is_paused}
+
+    @overload
+    def lag(self) -> dict[TopicPartition, int]: ...
+    @overload
+    def lag(self, tp: TopicPartitionLike) -> int: ...
+    def lag(self, tp: TopicPartitionLike | None = None) -> int | dict[TopicPartition, int]:
+        """Return how far the position is behind the end: of one partition, or of each."""
+        with self._lock:
+            self._check_open()
+            if tp is not None:
+                return self._lag_of(_topic_partition(tp))
+            self._refresh()
+            return {name: self._lag_of(name) for name in self._places}
+
+    def _lag_of(self, tp: TopicPartition) -> int:
+        place = self._place(tp)
+        return max(place.partition.end_offset - self._resolved(tp, place), 0)
+
+    def _place(self, tp: TopicPartitionLike) -> Place:
+        self._check_open()
+        self._refresh()
+        name = _topic_partition(tp)
+        place = self._places.get(name)
+        if place is None:
+            raise NotAssignedError(
+                f"{name.topic}-{name.partition} is not assigned to this consumer; it has "
+                f"{', '.join(f'{t}-{n}' for t, n in self._places) or 'none'}"
+            )
+        return place
+
+    def _chosen(self, tps: tuple[TopicPartitionLike, ...]) -> list[Place]:
+        self._check_open()
+        self._refresh()
+        return [self._place(tp) for tp in tps] if tps else list(self._places.values())
+
+    # ------------------------------------------------------------ the end
+
+    def close(self) -> None:
+        """End every wait; a waiting poll returns empty, iteration ends."""
+        with self._lock:
+            if self._is_closed:
+                return
+            revoked = list(self._places)
+            callback = self._callbacks.get("on_revoked")
+            self._is_closed = True
+            self._forget()
+        self._wake()
+        if callback is not None and revoked:
+            callback(revoked)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError("the consumer was closed")
+        self._broker.check_open()
+
+    def __enter__(self) -> Consumer:
+        self._check_open()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+class DeserializedRows:
+    """Rows whose keys and values were turned into the application's own objects."""
+
+    __slots__ = ("headers", "keys", "offsets", "timestamps", "values")
+
+    def __init__(self, offsets: Any, timestamps: Any, keys: Any, values: Any, headers: Any) -> None:
+        self.offsets = offsets
+        self.timestamps = timestamps
+        self.keys = keys
+        self.values = values
+        self.headers = headers
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def cut(self, start: int, stop: int) -> DeserializedRows:
+        """Return the records from ``start`` to ``stop``."""
+        columns = (self.offsets, self.timestamps, self.keys, self.values, self.headers)
+        return DeserializedRows(*(column[start:stop] for column in columns))
+
+
+def _mapped(function: Deserializer | None, column: Any) -> Any:
+    if function is None:
+        return column
+    return [None if item is None else function(item) for item in column]
+
+
+def _check_choice(name: str, given: object) -> None:
+    if given not in CHOICES[name]:
+        choices = ", ".join(repr(choice) for choice in CHOICES[name])
+        raise ConfigError(f"{name} is {given!r}; it must be one of {choices}")
+
+
+def _names_of(topics: object) -> frozenset[str]:
+    if isinstance(topics, str):
+        return frozenset((topics,))
+    if not isinstance(topics, Iterable):
+        raise ConfigError(f"topics is {topics!r}; it must be names or one compiled pattern")
+    names = frozenset(topics)
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"topics has {name!r}; each must be a topic's name (str)")
+    if not names:
+        raise ConfigError("topics is empty; name at least one, or unsubscribe()")
+    return names
+
+
+def _topic_partition(given: Any) -> TopicPartition:
+    try:
+        topic, partition = given
+    except (TypeError, ValueError):
+        topic, partition = None, None
+    if not isinstance(topic, str) or isinstance(partition, bool) or not isinstance(partition, int):
+        raise TypeError(f"{given!r} is no TopicPartition; give (topic name, partition number)")
+    return TopicPartition(topic, partition)

@@ -1,0 +1,49 @@
+"""GROUND FLOOR: bytes and offsets. It knows no topic, group, client, clock or thread.
+
+Floor plan, each room knowing only those above it:
+
+    files.py      directories, files, regions, locks: the seam, and the disk behind it
+    memory.py     the same in memory
+    format.py     THE on-disk format: spec, structs, checksums
+    columns.py    batches of many records, by column
+    singles.py    runs of records that were appended one by one
+    scan.py       walking frames, and past damage
+    index.py      sparse indexes, by offset and by time
+    reading.py    reading a mapped segment: find, return records, find by time
+    segment.py    one .log and its indexes: append, read, seal
+    recovery.py   what opening does after a crash; torn told from corrupt
+    log.py        the segments of one partition
+    inspection.py reading every byte, for ``minilog.verify``
+
+The files of a partition: ``<20-digit base offset>.log``, ``.index`` and ``.timeindex`` for each
+segment, and ``quarantine/`` for what a crash left that is no record.
+
+Invariants, cited in code by number:
+
+I1  One writer per log, holding its partition's lock; readers take none.
+I2  Bytes first, the end last: nobody reads past it. The tail is one tuple published by one
+    assignment; the map of segments is copied on roll or drop and swapped whole.
+I3  ``.log`` is the truth: an index is a hint that is checked, and rebuilt when it is missing.
+I4  A sealed segment never changes; it is replaced whole by rename, or dropped.
+I5  Zero where a frame should start is the end.
+I6  An offset acknowledged as durable is never given to another record.
+I7  Dropping a segment unlinks its files; its map dies with its last reader.
+I8  Frames tile the offsets: one begins where the one before it ended.
+"""
+
+from minilog.storage.columns import Batch, encode_batch, too_large
+from minilog.storage.format import encode_headers
+from minilog.storage.log import End, Log, Opening
+from minilog.storage.recovery import CleanMark, Problem
+
+__all__ = [
+    "Batch",
+    "CleanMark",
+    "End",
+    "Log",
+    "Opening",
+    "Problem",
+    "encode_batch",
+    "encode_headers",
+    "too_large",
+]

@@ -1,0 +1,518 @@
+"""Batches of many records, by column, in Arrow's shape: encode and decode.
+
+A columns frame goes on after its prefix (see ``format.py``) with 52 bytes:
+
+    36  count of records                u32    64  keys: length of each, or of all    u32
+    40  producer id, -1 = none          i64    68  values: likewise                   u32
+    48  base sequence, -1 = none        i64    72  headers: bytes of all              u32
+    56  producer epoch, -1 = none       i32    76  body: bytes before compression     u32
+    60  leader epoch, -1 = none         i32    80  zero                               i64
+
+and from byte 88 with the columns that its flags name, each starting at a multiple of 8:
+
+    key validity     bitmap, 1 = not null, least bit first        flag 512
+    key offsets      u32[count + 1] into the keys                 flag 128 without 256
+    value validity   bitmap                                       flag 2048
+    value offsets    u32[count + 1] into the values               no flag 1024
+    timestamps       i64[count]; without it all have the prefix's flag 4096
+    offset deltas    u32[count]; without it they are 0, 1, 2 ...  flag 16384
+    header offsets   u32[count + 1] into the headers              flag 8192
+    keys, values, headers: each joined
+
+Where all keys (or values) have one length there are no offsets: a quarter less to write, to check
+and to decode for the commonest of logs, and Arrow has a type for it too.
+
+This module refuses to know where a frame comes from; it is handed checked bytes or a region.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise, repeat
+from operator import add
+from struct import Struct
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from minilog.config import LARGEST_FRAME_BYTES
+from minilog.errors import RecordTooLargeError
+from minilog.records import Headers, HeadersLike, bytes_of, headers_of
+from minilog.storage import format as f
+from minilog.storage.files import Region
+
+HEADER = Struct("<IqqiiIIIIq")
+BODY = f.PREFIX_SIZE + HEADER.size
+FEW = 32  # so many values are faster sliced than unpacked
+UNPACK_AT_ONCE = 256  # a struct of that many strings: 16 ns a value, against 80 for slices
+
+
+class Batch(NamedTuple):
+    """Records by column, checked and joined, that only lack a place in a log."""
+
+    record_count: int
+    flags: int
+    timestamps: array[int] | None
+    key_bytes: int
+    value_bytes: int
+    header_bytes: int
+    body: tuple[bytes, ...]
+    body_bytes: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of the frame this becomes."""
+        return BODY + self.body_bytes + f.CRC_SIZE
+
+
+class _Column(NamedTuple):
+    """One column of byte strings on its way into a batch."""
+
+    lengths: Sequence[int]
+    fixed: int  # the length they all have, or -1
+    blob: bytes
+    validity: bytes
+
+    @property
+    def largest(self) -> int:
+        return self.fixed if self.fixed >= 0 else max(self.lengths)
+
+    @property
+    def length_field(self) -> int:
+        return self.fixed if self.fixed >= 0 else len(self.blob)
+
+    def offsets(self) -> bytes:
+        return b"" if self.fixed >= 0 else _offsets(self.lengths)
+
+
+def encode_batch(
+    values: Sequence[object],
+    keys: Sequence[object] | None,
+    headers: Sequence[HeadersLike | None] | None,
+    timestamps: Sequence[int] | None,
+    max_record_bytes: int,
+) -> Batch:
+    """Return records as a batch; values, keys and headers are checked and copied.
+
+    TypeError for what is not bytes, RecordTooLargeError for a record beyond ``max_record_bytes``
+    or a batch beyond what one frame holds.
+    """
+    value_column = _column("value", values)
+    key_column = None
+    if keys is not None and any(key is not None for key in keys):
+        key_column = _column("key", keys)
+    header_blobs: list[bytes] | None = None
+    if headers is not None:
+        header_blobs = [f.encode_headers(headers_of(given)) for given in headers]
+        if not any(header_blobs):
+            header_blobs = None
+    _check_sizes(key_column, value_column, header_blobs, max_record_bytes)
+    return _join(key_column, value_column, header_blobs, timestamps)
+
+
+def _column(what: str, items: Sequence[object]) -> _Column:
+    try:
+        lengths = list(map(len, items))  # type: ignore[arg-type]
+        blob = b"".join(items)  # type: ignore[arg-type]
+        if sum(lengths) == len(blob):  # else a memoryview of wider items is among them
+            is_fixed = lengths.count(lengths[0]) == len(lengths)
+            return _Column(lengths, lengths[0] if is_fixed else -1, blob, b"")
+    except TypeError:
+        pass  # a None, or something bytes_of has a better word for
+    checked = [bytes_of(what, item) for item in items]
+    plain = [item or b"" for item in checked]
+    if None not in checked:
+        return _column(what, plain)
+    validity = _bitmap([item is not None for item in checked])
+    return _Column(list(map(len, plain)), -1, b"".join(plain), validity)
+
+
+def _check_sizes(
+    keys: _Column | None, values: _Column, headers: list[bytes] | None, limit: int
+) -> None:
+    largest = values.largest + (keys.largest if keys else 0)
+    largest += max(map(len, headers)) if headers else 0
+    if largest > limit:  # each column's largest may belong to different records: look closely
+        sizes: Iterator[int] = iter(values.lengths)
+        if keys:
+            sizes = map(add, sizes, keys.lengths)
+        if headers:
+            sizes = map(add, sizes, map(len, headers))
+        for number, size in enumerate(sizes):
+            if size > limit:
+                raise too_large(size, limit, f"record {number} of the batch")
+
+
+def too_large(size: int, limit: int, what: str = "the record") -> RecordTooLargeError:
+    """Return the error for a record beyond ``max_record_bytes``."""
+    return RecordTooLargeError(
+        f"{what} has {size} bytes of key, value and headers; max_record_bytes is {limit}",
+        size=size,
+        limit=limit,
+    )
+
+
+def _join(
+    keys: _Column | None,
+    values: _Column,
+    headers: list[bytes] | None,
+    timestamps: Sequence[int] | None,
+) -> Batch:
+    flags = f.COLUMNS
+    pieces: list[bytes] = []
+    if keys:
+        flags |= f.KEYS | (f.FIXED_KEYS if keys.fixed >= 0 else 0)
+        flags |= f.KEY_VALIDITY if keys.validity else 0
+        pieces += [keys.validity, keys.offsets()]
+    flags |= f.FIXED_VALUES if values.fixed >= 0 else 0
+    flags |= f.VALUE_VALIDITY if values.validity else 0
+    pieces += [values.validity, values.offsets()]
+    stamps = None
+    if timestamps is not None:
+        flags |= f.TIMESTAMPS
+        stamps = array("q", timestamps)
+        pieces.append(_little(stamps[:]).tobytes())
+    header_blob = b""
+    if headers:
+        flags |= f.HEADERS
+        header_blob = b"".join(headers)
+        pieces.append(_offsets(list(map(len, headers))))
+    pieces += [keys.blob if keys else b"", values.blob, header_blob]
+    size = sum(f.aligned(len(piece)) for piece in pieces)
+    if size > LARGEST_FRAME_BYTES:
+        raise RecordTooLargeError(
+            f"the batch is {size} bytes; one atomic batch holds up to {LARGEST_FRAME_BYTES}: "
+            "append it in parts, or use producer.send_many, which does",
+            size=size,
+            limit=LARGEST_FRAME_BYTES,
+        )
+    body: list[bytes] = []
+    for piece in pieces:
+        if piece:
+            body.append(piece)
+            padding = -len(piece) & 7
+            if padding:
+                body.append(bytes(padding))
+    return Batch(
+        record_count=len(values.lengths),
+        flags=flags,
+        timestamps=stamps,
+        key_bytes=keys.length_field if keys else 0,
+        value_bytes=values.length_field,
+        header_bytes=len(header_blob),
+        body=tuple(body),
+        body_bytes=size,
+    )
+
+
+def encode_frame(
+    batch: Batch, offset: int, timestamp: int, context: bytes, seed: int, position: int
+) -> bytes:
+    """Return a batch as a frame for its place; ``timestamp`` is the largest of its records."""
+    head = f.SHORT_PREFIX.pack(batch.frame_bytes, batch.record_count, offset, timestamp, context)
+    head += HEADER.pack(
+        batch.record_count,
+        -1,
+        -1,
+        -1,
+        -1,
+        batch.key_bytes,
+        batch.value_bytes,
+        batch.header_bytes,
+        batch.body_bytes,
+        0,
+    )
+    crc = crc32c(head, seed ^ position)
+    for piece in batch.body:
+        crc = crc32c(piece, crc)
+    return b"".join((head, *batch.body, f.CRC.pack(crc)))
+
+
+# ---------------------------------------------------------------- decode
+
+
+class FixedBytes:
+    """Byte strings of one length."""
+
+    __slots__ = ("_blob", "_count", "_length")
+
+    def __init__(self, blob: bytes, length: int, count: int) -> None:
+        self._blob = blob
+        self._length = length
+        self._count = count
+
+    def cut(self, start: int, stop: int) -> FixedBytes:
+        """Return the strings from ``start`` to ``stop``."""
+        length = self._length
+        return FixedBytes(self._blob[start * length : stop * length], length, stop - start)
+
+    def decode(self) -> list[bytes | None]:
+        """Return the strings."""
+        length, blob = self._length, self._blob
+        if not length:
+            return [b""] * self._count
+        if self._count <= FEW:
+            return [blob[start : start + length] for start in range(0, len(blob), length)]
+        decoded: list[bytes | None] = []
+        whole = self._count - self._count % UNPACK_AT_ONCE
+        many = _strings(length, UNPACK_AT_ONCE)
+        for start in range(0, whole * length, UNPACK_AT_ONCE * length):
+            decoded += many(blob, start)
+        rest = range(whole * length, len(blob), length)
+        decoded += [blob[start : start + length] for start in rest]
+        return decoded
+
+
+class VariableBytes:
+    """Byte strings of any lengths, some of them perhaps null."""
+
+    __slots__ = ("_blob", "_offsets", "_valid")
+
+    def __init__(self, blob: bytes, offsets: Sequence[int], valid: Sequence[bool] | None) -> None:
+        self._blob = blob
+        self._offsets = offsets  # one more than there are strings, from the start of the blob
+        self._valid = valid
+
+    def cut(self, start: int, stop: int) -> VariableBytes:
+        """Return the strings from ``start`` to ``stop``."""
+        valid = None if self._valid is None else self._valid[start:stop]
+        return VariableBytes(self._blob, self._offsets[start : stop + 1], valid)
+
+    def decode(self) -> list[bytes | None]:
+        """Return the strings."""
+        blob = self._blob
+        if self._valid is None:
+            return [blob[a:b] for a, b in pairwise(self._offsets)]
+        spans = zip(self._valid, pairwise(self._offsets))
+        return [blob[a:b] if is_valid else None for is_valid, (a, b) in spans]
+
+
+class NoBytes:
+    """Nulls, or nothing at all: a column that the batch does not have."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def cut(self, start: int, stop: int) -> NoBytes:
+        """Return as many nulls as there are from ``start`` to ``stop``."""
+        return NoBytes(stop - start)
+
+    def decode(self) -> list[bytes | None]:
+        """Return the nulls."""
+        return [None] * self._count
+
+
+ByteColumn = FixedBytes | VariableBytes | NoBytes
+
+
+class ColumnRows:
+    """Neighbouring records of one columns frame, copied out of the log and decoded on demand."""
+
+    __slots__ = ("_headers", "_keys", "_values", "offsets", "timestamps")
+
+    def __init__(
+        self,
+        offsets: Sequence[int],
+        timestamps: Sequence[int],
+        keys: ByteColumn,
+        values: ByteColumn,
+        headers: ByteColumn,
+    ) -> None:
+        self.offsets = offsets
+        self.timestamps = timestamps
+        self._keys = keys
+        self._values = values
+        self._headers = headers
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        """The keys."""
+        return self._keys.decode()
+
+    @property
+    def values(self) -> list[bytes | None]:
+        """The values."""
+        return self._values.decode()
+
+    @property
+    def headers(self) -> Sequence[Headers]:
+        """The headers of each record."""
+        if isinstance(self._headers, NoBytes):
+            return [()] * len(self)
+        return [f.decode_headers(data or b"") for data in self._headers.decode()]
+
+    def cut(self, start: int, stop: int) -> ColumnRows:
+        """Return the records from ``start`` to ``stop``."""
+        return ColumnRows(
+            self.offsets[start:stop],
+            self.timestamps[start:stop],
+            self._keys.cut(start, stop),
+            self._values.cut(start, stop),
+            self._headers.cut(start, stop),
+        )
+
+
+class ColumnsFrame:
+    """A columns frame in a region: where its columns are, and rows cut from them.
+
+    ``is_sound`` is False when its parts do not add up to its size; then nothing else is.
+    """
+
+    def __init__(self, prefix: f.Prefix, region: Region, position: int) -> None:
+        head = region[position + f.PREFIX_SIZE : position + BODY]
+        if len(head) < HEADER.size:
+            self.is_sound = False
+            return
+        count, _, _, _, _, key_bytes, value_bytes, header_bytes, body, _ = HEADER.unpack(head)
+        self.count: int = count
+        self._prefix = prefix
+        self._region = region
+        self._key_bytes = key_bytes
+        self._value_bytes = value_bytes
+        self._at: dict[str, int] = {}
+        end = position + BODY
+        flags = prefix.flags
+        offsets_size = 4 * (count + 1)
+        has_keys = bool(flags & f.KEYS)
+        fixed_keys, fixed_values = flags & f.FIXED_KEYS, flags & f.FIXED_VALUES
+        for name, is_there, size in (
+            ("key validity", flags & f.KEY_VALIDITY, (count + 7) // 8),
+            ("key offsets", has_keys and not fixed_keys, offsets_size),
+            ("value validity", flags & f.VALUE_VALIDITY, (count + 7) // 8),
+            ("value offsets", not fixed_values, offsets_size),
+            ("timestamps", flags & f.TIMESTAMPS, 8 * count),
+            ("deltas", flags & f.DELTAS, 4 * count),
+            ("header offsets", flags & f.HEADERS, offsets_size),
+            ("keys", has_keys, key_bytes * (count if fixed_keys else 1)),
+            ("values", True, value_bytes * (count if fixed_values else 1)),
+            ("headers", flags & f.HEADERS, header_bytes),
+        ):
+            if is_there:
+                self._at[name] = end
+                end += f.aligned(size)
+        adds_up = end + f.CRC_SIZE == position + prefix.size and body == end - position - BODY
+        self.is_sound = adds_up and count <= prefix.extent
+
+    @property
+    def largest_timestamp(self) -> int:
+        """The largest timestamp in it."""
+        return self._prefix.timestamp
+
+    def row_at(self, offset: int) -> int:
+        """Return the number of the first row at or after ``offset``; the count if there is none."""
+        if not self._prefix.flags & f.DELTAS:
+            return min(max(offset - self._prefix.offset, 0), self.count)
+        deltas = self._deltas(0, self.count)
+        return bisect_left(deltas, offset - self._prefix.offset)
+
+    def row_at_time(self, timestamp: int, start: int) -> int | None:
+        """Return the first row from ``start`` on whose timestamp is at least ``timestamp``."""
+        for number, stamp in enumerate(self._timestamps(start, self.count), start):
+            if stamp >= timestamp:
+                return number
+        return None
+
+    def stop_within(self, start: int, max_bytes: int, *, at_least: int) -> int:
+        """Return the row before which ``max_bytes`` of records from ``start`` are full."""
+        budget = self.size_before(start) + max_bytes
+        rows = range(start + 1, self.count + 1)
+        return start + max(bisect_right(rows, budget, key=self.size_before), at_least)
+
+    def size_before(self, row: int) -> int:
+        """Return the bytes of keys, values and headers before a row."""
+        if "value offsets" in self._at:
+            size = self._numbers("I", "value offsets", row, row + 1)[0]
+        else:
+            size = row * self._value_bytes
+        if "key offsets" in self._at:
+            size += self._numbers("I", "key offsets", row, row + 1)[0]
+        elif self._prefix.flags & f.KEYS:
+            size += row * self._key_bytes
+        if "header offsets" in self._at:
+            size += self._numbers("I", "header offsets", row, row + 1)[0]
+        return size
+
+    def rows(self, start: int, stop: int) -> ColumnRows:
+        """Return the rows from ``start`` to ``stop``, copied."""
+        flags = self._prefix.flags
+        count = stop - start
+        keys: ByteColumn = NoBytes(count)
+        if flags & f.KEYS:
+            keys = self._column("key", self._key_bytes, start, stop)
+        headers: ByteColumn = NoBytes(count)
+        if flags & f.HEADERS:
+            headers = self._column("header", 0, start, stop)
+        first = self._prefix.offset
+        offsets: Sequence[int] = range(first + start, first + stop)
+        if flags & f.DELTAS:
+            offsets = [first + delta for delta in self._deltas(start, stop)]
+        values = self._column("value", self._value_bytes, start, stop)
+        return ColumnRows(offsets, self._timestamps(start, stop), keys, values, headers)
+
+    def _timestamps(self, start: int, stop: int) -> Sequence[int]:
+        if self._prefix.flags & f.TIMESTAMPS:
+            return self._numbers("q", "timestamps", start, stop)
+        return list(repeat(self._prefix.timestamp, stop - start))
+
+    def _deltas(self, start: int, stop: int) -> Sequence[int]:
+        return self._numbers("I", "deltas", start, stop)
+
+    def _column(self, name: str, length: int, start: int, stop: int) -> ByteColumn:
+        at = self._at[f"{name}s"]
+        if f"{name} offsets" not in self._at:
+            blob = self._region[at + start * length : at + stop * length]
+            return FixedBytes(blob, length, stop - start)
+        offsets = self._numbers("I", f"{name} offsets", start, stop + 1)
+        low, high = offsets[0], offsets[-1]
+        if low:
+            offsets = [offset - low for offset in offsets]
+        valid = None
+        if f"{name} validity" in self._at:
+            valid = self._valid(f"{name} validity", start, stop)
+        return VariableBytes(self._region[at + low : at + high], offsets, valid)
+
+    def _valid(self, name: str, start: int, stop: int) -> list[bool]:
+        at = self._at[name]
+        bits = self._region[at + start // 8 : at + (stop + 7) // 8]
+        first = start // 8 * 8
+        return [bool(bits[(n - first) >> 3] >> (n & 7) & 1) for n in range(start, stop)]
+
+    def _numbers(self, code: str, name: str, start: int, stop: int) -> list[int]:
+        size = 8 if code == "q" else 4
+        at = self._at[name]
+        numbers = array(code)
+        numbers.frombytes(self._region[at + start * size : at + stop * size])
+        return _little(numbers).tolist()
+
+
+@lru_cache(maxsize=64)
+def _strings(length: int, count: int) -> Callable[[bytes, int], tuple[bytes, ...]]:
+    return Struct(f"{length}s" * count).unpack_from
+
+
+def _offsets(lengths: Sequence[int]) -> bytes:
+    return _little(array("I", accumulate(lengths, initial=0))).tobytes()
+
+
+def _bitmap(claims: Sequence[bool]) -> bytes:
+    bits = bytearray((len(claims) + 7) // 8)
+    for number, claim in enumerate(claims):
+        if claim:
+            bits[number >> 3] |= 1 << (number & 7)
+    return bytes(bits)
+
+
+def _little(numbers: array[int]) -> array[int]:
+    """Return the numbers in little-endian order; swapped in place where the machine differs."""
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers

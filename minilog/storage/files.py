@@ -1,0 +1,506 @@
+"""Directories and files on a disk: the only importer of os, mmap and fcntl in the package.
+
+Everything above speaks to three small interfaces, so that memory (``memory.py``) or a simulated
+disk can stand in:
+
+``Directory``  names, makes, opens, replaces, renames, unlinks, syncs and locks.
+``File``       reads and writes at positions, reserves, trims, syncs, maps.
+``Region``     a mapped file: ``region[a:b]`` gives bytes, ``region[a:b] = data`` stores them.
+
+Rules of the house kept here: a store goes through a map only into space that was reserved (a
+full disk would kill the process by SIGBUS otherwise); where a file system cannot reserve, the
+region reads and writes through the descriptor instead. Syncs are fdatasync, never mmap.flush
+(which holds the GIL). Files are 0600, directories 0700, symbolic links are not followed. Locks
+are flock, and the lock file is never unlinked.
+
+This module refuses to know what is in a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from minilog.errors import LockedError, StorageError
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+ZEROS = bytes(256 * 1024)
+NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
+FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone leaves the drive's cache
+UNFINISHED = "~"  # no topic or file of ours ends so; a leftover of a crash is told by it
+
+
+class Region(Protocol):
+    """A file's bytes, as a sequence that can be sliced and stored into."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, where: slice, /) -> bytes: ...
+    def __setitem__(self, where: slice, data: bytes, /) -> None: ...
+    def view(self, start: int, stop: int) -> bytes | memoryview: ...
+    def words(self) -> Sequence[int]: ...
+
+
+class File(Protocol):
+    """An open file. Positions and sizes are bytes."""
+
+    path: str
+
+    def size(self) -> int: ...
+    def read(self, position: int, size: int) -> bytes: ...
+    def write(self, position: int, data: bytes) -> None: ...
+    def reserve(self, size: int) -> None: ...
+    def trim(self, size: int) -> None: ...
+    def map(self, size: int) -> Region: ...
+    def sync(self) -> None: ...
+    def drop_cache(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    """A held lock on a directory."""
+
+    is_same_boot: bool  # the machine has run on since the last writer
+
+    def release(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
+class Directory(Protocol):
+    """A directory; names in it are single path components."""
+
+    path: str
+
+    def exists(self) -> bool: ...
+    def names(self) -> list[str]: ...
+    def child(self, name: str) -> Directory: ...
+    def make(self) -> None: ...
+    def stamp(self, name: str) -> tuple[int, ...]: ...
+    def open(self, name: str, *, writable: bool = False) -> File: ...
+    def create(self, name: str) -> File: ...
+    def read(self, name: str) -> bytes: ...
+    def replace(self, name: str, data: bytes) -> None: ...
+    def rename(self, old: str, new: str) -> None: ...
+    def unlink(self, name: str) -> None: ...
+    def remove(self) -> None: ...
+    def sync(self) -> None: ...
+    def lock(self, name: str) -> Lock: ...
+
+
+# ---------------------------------------------------------------- regions
+
+
+PAGE = mmap.PAGESIZE
+
+
+class MappedRegion(mmap.mmap):
+    """A file mapped into memory; slicing and storing are mmap's own, in C."""
+
+    def view(self, start: int, stop: int) -> memoryview:
+        """Return bytes to look at once, uncopied; whoever keeps them keeps the map."""
+        return memoryview(self)[start:stop]
+
+    def words(self) -> Sequence[int]:
+        """Return the bytes as little-endian 64-bit numbers, without copying where possible."""
+        return native_words(self)
+
+
+class FileRegion:
+    """The same face by pread and pwrite: where mapping is not safe or not wanted."""
+
+    def __init__(self, file: File, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, where: slice) -> bytes:
+        start, stop, _ = where.indices(self._size)
+        return self._file.read(start, stop - start)
+
+    def __setitem__(self, where: slice, data: bytes) -> None:
+        self._file.write(where.start, data)
+
+    def view(self, start: int, stop: int) -> bytes:
+        """Return bytes to look at once."""
+        return self[start:stop]
+
+    def words(self) -> Sequence[int]:
+        """Return the bytes as little-endian 64-bit numbers, read one at a time."""
+        return RegionWords(self)
+
+
+class RegionWords(Sequence[int]):
+    """A region as little-endian 64-bit numbers, for regions that give no buffer."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+
+    def __len__(self) -> int:
+        return len(self._region) // 8
+
+    def __getitem__(self, number: int | slice) -> int:  # type: ignore[override]
+        assert isinstance(number, int)
+        return int.from_bytes(self._region[number * 8 : number * 8 + 8], "little")
+
+
+def native_words(region: mmap.mmap) -> Sequence[int]:
+    """Return a mapped region as 64-bit numbers; a view where the machine is little-endian."""
+    import sys
+
+    if sys.byteorder == "little":
+        return memoryview(region)[: len(region) // 8 * 8].cast("Q")
+    return RegionWords(region)  # type: ignore[arg-type]
+
+
+class MapLimit:
+    """Bounds how many files are mapped at once: the first mapped is the first let go.
+
+    A map holds a descriptor (mmap dups it) and may be let go at any moment, also while a thread
+    uses it: that thread's own reference keeps it alive until it is done.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._holders: deque[MapHolder] = deque()
+
+    def admit(self, holder: MapHolder) -> None:
+        """Note that ``holder`` has mapped its files, and let go of the oldest beyond the limit."""
+        self._holders.append(holder)
+        while len(self._holders) > self._limit:
+            self._let_go()
+
+    def relieve(self) -> bool:
+        """Let go of half of what is mapped, when descriptors ran out; False if nothing is."""
+        half = (len(self._holders) + 1) // 2
+        for _ in range(half):
+            self._let_go()
+        return half > 0
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(IndexError):  # another thread was faster
+            self._holders.popleft().unmap()
+
+
+class MapHolder(Protocol):
+    """Whoever maps files and can do without them for a while."""
+
+    def unmap(self) -> None: ...
+
+
+def map_limit() -> int:
+    """Return how many segments may be mapped at once under this process's descriptor limit.
+
+    An active segment holds up to four descriptors, so an eighth leaves half for the application.
+    """
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(4, min(256, soft // 8))
+
+
+def out_of_descriptors(error: OSError) -> bool:
+    """Say whether an error means that too many files are open."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+# ---------------------------------------------------------------- on disk
+
+
+class DiskFile:
+    """A file on a disk."""
+
+    def __init__(self, path: str, flags: int) -> None:
+        self._fd = -1
+        self.path = path
+        self._writable = bool(flags & os.O_RDWR)
+        self._can_reserve = hasattr(os, "posix_fallocate")
+        self._fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        self._close = os.close  # kept: at interpreter exit the module may be gone first
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            self.close()
+            raise StorageError(f"{path} is not a regular file")
+
+    def size(self) -> int:
+        """Return the size, reserve included."""
+        return os.fstat(self._fd).st_size
+
+    def read(self, position: int, size: int) -> bytes:
+        """Return up to ``size`` bytes; fewer only at the end of the file."""
+        data = os.pread(self._fd, size, position)
+        if len(data) == size or not data:
+            return data
+        pieces = [data]  # a short read is legal, if rare
+        while data:
+            position += len(data)
+            size -= len(data)
+            data = os.pread(self._fd, size, position)
+            pieces.append(data)
+        return b"".join(pieces)
+
+    def write(self, position: int, data: bytes) -> None:
+        """Write all of ``data``; a short write is carried on, its error raised."""
+        written = os.pwrite(self._fd, data, position)
+        if written == len(data):
+            return
+        rest = memoryview(data)
+        while written < len(rest):
+            rest = rest[written:]
+            position += written
+            written = os.pwrite(self._fd, rest, position)
+
+    def reserve(self, size: int) -> None:
+        """Make the file ``size`` bytes of allocated zeros; only ever larger.
+
+        OSError when there is no room, and then the file is as it was.
+        """
+        before = self.size()
+        if size <= before:
+            return
+        if self._can_reserve:
+            try:
+                os.posix_fallocate(self._fd, before, size - before)
+                return
+            except OSError as error:
+                # ext4 leaves what it could allocate behind; nothing mapped that part yet.
+                os.ftruncate(self._fd, before)
+                if error.errno not in NOT_SUPPORTED:
+                    raise
+                self._can_reserve = False
+
+    def trim(self, size: int) -> None:
+        """Cut the file to ``size``: only reserve that no reader of another process maps."""
+        if self.size() > size:
+            os.ftruncate(self._fd, size)
+
+    def map(self, size: int) -> Region:
+        """Return the first ``size`` bytes as a region, through the map where that is safe."""
+        if self._writable and not self._can_reserve:
+            return FileRegion(self, size)
+        access = mmap.ACCESS_DEFAULT if self._writable else mmap.ACCESS_READ
+        if size == 0:
+            return FileRegion(self, 0)
+        return MappedRegion(self._fd, size, access=access)
+
+    def sync(self) -> None:
+        """Return when data and size are on the disk; OSError when they may not be."""
+        if FULL_SYNC is not None:
+            fcntl.fcntl(self._fd, FULL_SYNC)
+        else:
+            os.fdatasync(self._fd)
+
+    def drop_cache(self) -> None:
+        """Ask the kernel to forget its clean pages, so that the next read asks the device."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def close(self) -> None:
+        """Close the descriptor; maps made from it live on."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class DiskDirectory:
+    """A directory on a disk."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def _join(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def exists(self) -> bool:
+        """Say whether the directory is there; StorageError when something else is."""
+        try:
+            mode = os.lstat(self.path).st_mode
+        except FileNotFoundError:
+            return False
+        if stat.S_ISLNK(mode):
+            raise StorageError(f"{self.path} is a symbolic link; minilog does not follow them")
+        if not stat.S_ISDIR(mode):
+            raise StorageError(f"{self.path} is not a directory")
+        return True
+
+    def names(self) -> list[str]:
+        """Return the names in it, sorted; none when it is not there."""
+        try:
+            return sorted(os.listdir(self.path))
+        except FileNotFoundError:
+            return []
+
+    def child(self, name: str) -> DiskDirectory:
+        """Return the directory of that name below this one, whether it is there or not."""
+        return DiskDirectory(self._join(name))
+
+    def make(self) -> None:
+        """Make the directory and those above it that are missing."""
+        os.makedirs(self.path, mode=DIRECTORY_MODE, exist_ok=True)
+
+    def stamp(self, name: str) -> tuple[int, ...]:
+        """Return what changes when the file ``name`` is replaced; empty when it is not there."""
+        try:
+            status = os.stat(self._join(name), follow_symlinks=False)
+        except FileNotFoundError:
+            return ()
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def open(self, name: str, *, writable: bool = False) -> File:
+        """Open the file ``name``."""
+        path = self._join(name)
+        try:
+            return DiskFile(path, os.O_RDWR if writable else os.O_RDONLY)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise StorageError(f"{path} is a symbolic link; minilog does not follow them") from None
+
+    def create(self, name: str) -> File:
+        """Make the file ``name``, which must not be there."""
+        return DiskFile(self._join(name), os.O_RDWR | os.O_CREAT | os.O_EXCL)
+
+    def read(self, name: str) -> bytes:
+        """Return the whole of a small file."""
+        file = self.open(name)
+        try:
+            return file.read(0, file.size())
+        finally:
+            file.close()
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Make ``name`` hold ``data``, durably: it has the old or the new bytes at any moment."""
+        unfinished = name + UNFINISHED
+        with contextlib.suppress(FileNotFoundError):
+            self.unlink(unfinished)
+        file = self.create(unfinished)
+        try:
+            file.write(0, data)
+            file.sync()
+        except BaseException:
+            file.close()
+            with contextlib.suppress(OSError):
+                self.unlink(unfinished)
+            raise
+        file.close()
+        self.rename(unfinished, name)
+        self.sync()
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename ``old`` to ``new``, which may lie in a directory below this one."""
+        os.rename(self._join(old), self._join(new))
+
+    def unlink(self, name: str) -> None:
+        """Remove the file ``name``; whoever maps it keeps its bytes."""
+        os.unlink(self._join(name))
+
+    def remove(self) -> None:
+        """Remove the directory and all below it; nothing happens when it is not there."""
+        for root, directories, files in os.walk(self.path, topdown=False):
+            for name in files:
+                os.unlink(os.path.join(root, name))
+            for name in directories:
+                path = os.path.join(root, name)
+                if os.path.islink(path):
+                    os.unlink(path)
+                else:
+                    os.rmdir(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self.path)
+
+    def sync(self) -> None:
+        """Return when the names in this directory are on the disk."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def lock(self, name: str) -> Lock:
+        """Take the directory's one writer's lock, or raise LockedError at once."""
+        return DiskLock(self, name)
+
+
+class DiskLock:
+    """An flock on a file that holds its owner's pid and the machine's boot id.
+
+    flock, not lockf: lockf grants a second lock to the same process and drops it on any close.
+    """
+
+    def __init__(self, directory: DiskDirectory, name: str) -> None:
+        path = os.path.join(directory.path, name)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path, flags, FILE_MODE)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid, _ = self._owner()
+            os.close(self._fd)
+            holder = f"process {pid}" if pid else "another process"
+            raise LockedError(
+                f"{directory.path} is open for writing in {holder}"
+                f"{' (this one)' if pid == os.getpid() else ''}; close it there, "
+                "or open it here with read_only=True",
+                pid=pid,
+                path=directory.path,
+            ) from None
+        except BaseException:
+            os.close(self._fd)
+            raise
+        boot = boot_id()
+        _, previous_boot = self._owner()
+        self.is_same_boot = bool(boot) and boot == previous_boot
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()} {boot}\n".encode(), 0)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _owner(self) -> tuple[int, str]:
+        words = os.pread(self._fd, 200, 0).decode("ascii", "replace").split()
+        pid = int(words[0]) if words and words[0].isdecimal() else 0
+        return pid, words[1] if len(words) > 1 else ""
+
+    def release(self) -> None:
+        """Let the next writer in."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+    def abandon(self) -> None:
+        """Close a forked child's copy of the descriptor; the parent's lock stays."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def boot_id() -> str:
+    """Return what names this running of the machine: the page cache lives as long. Or ``""``."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def disk_directory(path: str | os.PathLike[str]) -> DiskDirectory:
+    """Return the directory at ``path``, which may itself be reached through a symbolic link."""
+    return DiskDirectory(os.path.realpath(os.fspath(path)))
+
+
+def call_in_forked_child(callback: object) -> None:
+    """Have ``callback()`` called in every child of fork from now on."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=callback)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""Sparse indexes of a segment: by offset and by time, in mapped files, searched by bisection.
+
+One entry about every ``index_interval_bytes`` of log, at the start of a frame:
+
+    .index      u64: offset relative to the segment's base << 32 | position of the frame
+    .timeindex  i64: the largest timestamp of all records before that frame
+                u64: crc32c of that timestamp and the .index entry, seeded as the segment is
+
+Both grow together. The entries are only hints: the reader checks that a frame of that offset
+begins where an entry points to, and a time entry proves itself by its checksum (a running
+maximum that is too small would hide records). A zero is no entry, as a frame is never at 0.
+
+This module refuses to know frames; whoever appends says where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from struct import Struct
+
+from crc32c import crc32c
+
+from minilog.storage.files import Directory, File, Region
+
+ENTRY = Struct("<Q")
+TIME_ENTRY = Struct("<qQ")
+TIMED = Struct("<QQ")
+FIRST_ENTRIES = 512
+LARGEST_RELATIVE = 2**32 - 1
+
+
+class Index:
+    """The index files of one segment."""
+
+    def __init__(
+        self, directory: Directory, name: str, seed: int, *, is_writable: bool = False
+    ) -> None:
+        self._directory = directory
+        self._names = (f"{name}.index", f"{name}.timeindex")
+        self._seed = seed
+        self._is_writable = is_writable
+        self._count = 0
+        self._maps: tuple[Region, Region, Sequence[int], Sequence[int]] | None = None
+
+    @classmethod
+    def open(
+        cls, directory: Directory, name: str, seed: int, *, is_writable: bool = False
+    ) -> Index | None:
+        """Return the index that is on the disk; None when its files are missing or disagree."""
+        index = cls(directory, name, seed, is_writable=is_writable)
+        try:
+            sizes = [directory.open(file_name).size() for file_name in index._names]
+        except FileNotFoundError:
+            return None
+        count, rest = divmod(sizes[0], ENTRY.size)
+        if rest or sizes[1] != count * TIME_ENTRY.size:
+            return None
+        index._count = count
+        index._skip_reserve()
+        return index
+
+    def _skip_reserve(self) -> None:
+        """Leave out the zeros a writer has reserved behind its entries."""
+        if self._count:
+            words = self._open()[2]
+            if not words[self._count - 1]:
+                self._count = bisect_left(range(self._count), True, key=lambda n: not words[n])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, relative_offset: int, position: int, timestamp: int) -> None:
+        """Add an entry; ``timestamp`` is the largest of all records before it."""
+        count = self._count
+        entry = relative_offset << 32 | position
+        region, time_region, _, _ = self._open(room_for=count + 1)
+        region[count * 8 : count * 8 + 8] = ENTRY.pack(entry)
+        time_entry = TIME_ENTRY.pack(timestamp, self._check(timestamp, entry))
+        time_region[count * 16 : count * 16 + 16] = time_entry
+        self._count = count + 1  # last: a reader takes the count first, then the maps
+
+    def floor(self, relative_offset: int) -> tuple[int, int] | None:
+        """Return (relative offset, position) of the last entry at or before an offset."""
+        count = self._count
+        if not count:
+            return None
+        words = self._open()[2]
+        found = bisect_right(words, relative_offset << 32 | 0xFFFFFFFF, 0, count)
+        if not found:
+            return None
+        entry = words[found - 1]
+        return entry >> 32, entry & 0xFFFFFFFF
+
+    def floor_time(self, timestamp: int) -> tuple[int, int] | None:
+        """Return (relative offset, position) of the last entry with only older records before."""
+        count = self._count
+        if not count:
+            return None
+        _, _, words, times = self._open()
+        found = bisect_left(range(count), timestamp, key=lambda number: times[2 * number])
+        while found:
+            found -= 1
+            entry, largest = words[found], times[2 * found]
+            if times[2 * found + 1] == self._check(largest, entry) and largest < timestamp:
+                return entry >> 32, entry & 0xFFFFFFFF
+        return None
+
+    def entries(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (relative offset, position, largest timestamp before) of every entry that proves
+        itself; of one that does not, a timestamp that none has."""
+        if self._count:
+            _, _, words, times = self._open()
+            for number in range(self._count):
+                entry, largest = words[number], times[2 * number]
+                is_right = times[2 * number + 1] == self._check(largest, entry)
+                yield entry >> 32, entry & 0xFFFFFFFF, largest if is_right else -2
+
+    def floor_below(self, position: int) -> tuple[int, int, int] | None:
+        """Return (relative offset, position, largest timestamp before) of the last entry whose
+        frame begins below a position and that proves itself."""
+        _, _, words, times = self._open() if self._count else ((), (), (), ())
+        found = bisect_left(range(self._count), position, key=lambda n: words[n] & 0xFFFFFFFF)
+        while found:
+            found -= 1
+            entry, largest = words[found], times[2 * found]
+            if times[2 * found + 1] == self._check(largest, entry):
+                return entry >> 32, entry & 0xFFFFFFFF, largest
+        return None
+
+    def cut_behind(self, position: int) -> None:
+        """Forget the entries behind a position, and zero them."""
+        if not self._count:
+            return
+        words = self._open()[2]
+        self._cut(bisect_right(range(self._count), position, key=lambda n: words[n] & 0xFFFFFFFF))
+
+    def _cut(self, count: int) -> None:
+        if count < self._count:
+            region, time_region, _, _ = self._open()
+            region[count * 8 : self._count * 8] = bytes((self._count - count) * 8)
+            time_region[count * 16 : self._count * 16] = bytes((self._count - count) * 16)
+            self._count = count
+
+    def trim(self) -> None:
+        """Cut the files to the entries there are."""
+        self._maps = None
+        if not self._is_writable or not self._count:
+            return
+        for name, size in zip(self._names, (ENTRY.size, TIME_ENTRY.size)):
+            self._directory.open(name, writable=True).trim(self._count * size)
+
+    def seal(self) -> None:
+        """Trim the files; from now on they are only read."""
+        self.trim()
+        self._is_writable = False
+
+    def remove(self) -> None:
+        """Unlink the files; whoever maps them keeps them."""
+        self._maps = None
+        self._count = 0
+        for name in self._names:
+            with contextlib.suppress(FileNotFoundError):
+                self._directory.unlink(name)
+
+    def unmap(self) -> None:
+        """Let go of the maps until the next use."""
+        self._maps = None
+
+    def _check(self, timestamp: int, entry: int) -> int:
+        return crc32c(TIMED.pack(timestamp, entry), self._seed)
+
+    def _open(self, room_for: int = 0) -> tuple[Region, Region, Sequence[int], Sequence[int]]:
+        maps = self._maps
+        if maps is None or room_for * ENTRY.size > len(maps[0]):
+            maps = self._map(room_for)
+            self._maps = maps
+        return maps
+
+    def _map(self, room_for: int) -> tuple[Region, Region, Sequence[int], Sequence[int]]:
+        entries = max(FIRST_ENTRIES, 2 * (room_for - 1)) if room_for else 0
+        regions = []
+        for name, size in zip(self._names, (ENTRY.size, TIME_ENTRY.size)):
+            file = self._file(name)
+            if entries:
+                file.reserve(entries * size)
+            # A file nobody refers to closes itself; a region that needs it refers to it.
+            regions.append(file.map(max(entries * size, file.size())))
+        return regions[0], regions[1], regions[0].words(), regions[1].words()
+
+    def _file(self, name: str) -> File:
+        if not self._is_writable:
+            return self._directory.open(name)
+        try:
+            return self._directory.open(name, writable=True)
+        except FileNotFoundError:
+            return self._directory.create(name)

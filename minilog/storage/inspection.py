@@ -1,0 +1,149 @@
+"""Reading every byte of a log and changing none: what ``minilog.verify`` does to one partition.
+
+This module refuses to know topics and brokers, and to mend anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from minilog.errors import CorruptionError, UnsupportedFormatError
+from minilog.storage import format as f
+from minilog.storage import scan
+from minilog.storage.columns import ColumnsFrame
+from minilog.storage.files import Directory, FileRegion, Region
+from minilog.storage.index import Index
+from minilog.storage.recovery import CleanMark, Problem
+from minilog.storage.segment import LARGEST_FILE, log_name
+
+SEGMENT_FILE = re.compile(r"(\d{20})\.log")
+
+
+class Inspection(NamedTuple):
+    """What was found in one log."""
+
+    problems: list[Problem]
+    record_count: int
+    size_bytes: int
+
+
+class _Walked(NamedTuple):
+    """What was found in one segment."""
+
+    end_offset: int
+    end_position: int
+    record_count: int
+    is_sealed: bool
+    frames: dict[int, tuple[int, int]]  # position -> (offset, largest timestamp before)
+
+
+def inspect_log(
+    directory: Directory, identity: bytes, start_offset: int, mark: CleanMark | None
+) -> Inspection:
+    """Return what reading a whole log finds; ``mark`` is what a clean close left."""
+    matches = [SEGMENT_FILE.fullmatch(name) for name in directory.names()]
+    bases = sorted(int(match[1]) for match in matches if match)
+    if not bases:
+        return Inspection([Problem(directory.path, 0, None, "the log's files are gone")], 0, 0)
+    problems: list[Problem] = []
+    count = size = 0
+    due = min(bases[0], start_offset)
+    for base in bases:
+        path = f"{directory.path}/{log_name(base)}.log"
+        if base > due:
+            problems.append(Problem(path, 0, due, f"the segments with offsets to {base} are gone"))
+        is_last = base == bases[-1]
+        walked = _inspect_segment(directory, identity, base, is_last, mark, problems)
+        count += walked.record_count
+        size += walked.end_position
+        due = walked.end_offset
+    if mark is not None and due < mark.next_offset:
+        reason = f"offsets to {mark.next_offset} were there when it was closed"
+        problems.append(Problem(directory.path, 0, due, reason))
+    below = max(start_offset - bases[0], 0)  # kept in the first segment, but deleted
+    return Inspection(problems, max(count - below, 0), size)
+
+
+def _inspect_segment(
+    directory: Directory,
+    identity: bytes,
+    base: int,
+    is_last: bool,
+    mark: CleanMark | None,
+    problems: list[Problem],
+) -> _Walked:
+    file = directory.open(f"{log_name(base)}.log")
+    size = file.size()
+    region = FileRegion(file, LARGEST_FILE)
+    seed = f.seed_of(identity, base)
+    try:
+        f.decode_header(region[0 : f.HEADER_SIZE], file.path)
+    except (CorruptionError, UnsupportedFormatError) as error:
+        problems.append(Problem(file.path, 0, None, getattr(error, "reason", str(error))))
+    walked = _walk(region, base, size, seed, file.path, problems)
+    end, end_offset = walked.end_position, walked.end_offset
+    used = scan.last_used(region, end, size)
+    is_marked = mark is not None and mark.base_offset == base
+    if used > end:
+        reason = f"{used - end} bytes here are no record; they will be dropped or reported at open"
+        problems.append(Problem(file.path, end, end_offset, reason))
+    elif not is_last and not walked.is_sealed:
+        problems.append(Problem(file.path, end, end_offset, "the segment ends without its seal"))
+    elif is_marked and mark is not None and not mark.is_sealed and mark.position != size:
+        reason = f"the file has {size} bytes; it had {mark.position} when it was closed"
+        problems.append(Problem(file.path, min(size, mark.position), end_offset, reason))
+    problems += _inspect_index(directory, base, seed, walked)
+    return walked
+
+
+def _walk(
+    region: Region, base: int, size: int, seed: int, path: str, problems: list[Problem]
+) -> _Walked:
+    """Walk a segment's frames from the first to the last, past damage."""
+    position, due, count, largest = f.HEADER_SIZE, base, 0, 0
+    is_sealed = False
+    frames: dict[int, tuple[int, int]] = {}
+    while True:
+        for start, prefix in scan.walk(region, position, due, size, seed):
+            frames[start] = (prefix.offset, largest)
+            position, due = start + f.aligned(prefix.size), prefix.next_offset
+            if prefix.flags & f.SEAL:
+                is_sealed = True
+                break
+            largest = max(largest, prefix.timestamp)
+            count += _record_count(prefix, region, start)
+        used = scan.last_used(region, position, size)
+        found = None
+        if used > position and not is_sealed:
+            found = scan.find_frame(region, position + 8, used, seed, due, 2**63 - 1)
+        if found is None:
+            return _Walked(due, position, count, is_sealed, frames)
+        reason = f"the records to offset {found[1].offset} (end exclusive) fail their checksum"
+        problems.append(Problem(path, position, due, reason))
+        position, due = found[0], found[1].offset
+
+
+def _record_count(prefix: f.Prefix, region: Region, position: int) -> int:
+    if prefix.flags & f.COLUMNS:
+        return ColumnsFrame(prefix, region, position).count
+    return 1
+
+
+def _inspect_index(
+    directory: Directory, base: int, seed: int, walked: _Walked
+) -> Iterator[Problem]:
+    """Say where an index disagrees with its log; it will be done without, or made anew."""
+    name = log_name(base)
+    path = f"{directory.path}/{name}.index"
+    index = Index.open(directory, name, seed)
+    if index is None:
+        names = directory.names()
+        if f"{name}.index" in names or f"{name}.timeindex" in names:
+            yield Problem(path, 0, None, "the index files disagree; they will be made anew")
+        return
+    for number, (relative, position, largest) in enumerate(index.entries()):
+        if walked.frames.get(position) != (base + relative, largest):
+            reason = "an index entry disagrees with the log; it will be done without"
+            yield Problem(path, number * 8, base + relative, reason)

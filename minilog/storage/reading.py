@@ -1,0 +1,246 @@
+"""Reading a segment: find the frame of an offset, return records, find one by time.
+
+Functions over a ``View``, an immutable look at one mapped segment: it stays readable whatever
+happens to the segment meanwhile (I7). Every frame is checked before a byte of it is returned, and
+that the frames tile the offsets (I8) is checked on the way; damage raises CorruptionError with
+where it is and where reading can go on.
+
+This module refuses to know how frames get there, and other segments.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from minilog.errors import CorruptionError
+from minilog.records import Rows
+from minilog.storage import format as f
+from minilog.storage import scan
+from minilog.storage.columns import ColumnsFrame
+from minilog.storage.files import Region
+from minilog.storage.index import Index
+from minilog.storage.singles import Budget, read_run
+
+RUN_RECORDS = 1024  # how many records of a run are decoded before looking again
+REMEMBERED_FRAME = 8 * 1024  # only larger frames are remembered as checked,
+REMEMBERED_FRAMES = 4096  # and not more of them than this
+
+Tail = tuple[int, int]
+
+
+class View(NamedTuple):
+    """What reading a segment needs."""
+
+    region: Region
+    entries: Index
+    base_offset: int
+    seed: int
+    path: str
+    checked: dict[int, ColumnsFrame]  # large frames found whole since the region was mapped
+
+
+class Taken(NamedTuple):
+    """What was read of one place: rows, and how far they go."""
+
+    rows: Rows
+    frame_bytes: int
+    record_bytes: int
+    next_offset: int
+    is_cut: bool  # the budget is used up
+
+
+def read(
+    view: View, offset: int, end: Tail, max_records: int, max_bytes: int
+) -> tuple[list[Rows], int]:
+    """Return records from ``offset`` on, up to the tail ``end``, and the bytes still to spare.
+
+    The first record is returned however large; nothing to spare means that a limit was met.
+    CorruptionError when the frame that ``offset`` is in is damaged.
+    """
+    position, due, is_guess = _locate(view, offset, end)
+    found = _read_from(view, position, due, offset, end, Budget(max_records, max_bytes, True))
+    if found is None and is_guess:
+        position, due, _ = _locate(view, offset, end, may_guess=False)
+        found = _read_from(view, position, due, offset, end, Budget(max_records, max_bytes, True))
+    if found is None:
+        raise _damage(view, position, due, end)
+    return found
+
+
+def _read_from(
+    view: View, position: int, due: int, offset: int, end: Tail, budget: Budget
+) -> tuple[list[Rows], int] | None:
+    """Return records from the frame at ``position`` on; None when that one is damaged."""
+    found: list[Rows] = []
+    left, bytes_left, is_first = budget
+    while position < end[0] and left > 0:
+        prefix = scan.prefix_at(view.region, position, end[0])
+        if prefix is None or prefix[2] != due or prefix[6] & f.SEAL:
+            taken = None
+        elif prefix[6] & f.COLUMNS:
+            taken = _take_columns(
+                view, position, prefix, offset, Budget(left, bytes_left, is_first)
+            )
+        else:
+            taken = _take_singles(
+                view, position, prefix, end[0], Budget(left, bytes_left, is_first)
+            )
+        if taken is None:
+            return (found, bytes_left) if found else None  # the next read meets the damage
+        rows, frame_bytes, record_bytes, due, is_cut = taken
+        if len(rows):
+            found.append(rows)
+            left -= len(rows)
+            bytes_left -= record_bytes
+            is_first = False
+        if is_cut:
+            return found, 0
+        position += frame_bytes
+    return (found, bytes_left) if found else None  # the file ends before its offsets do
+
+
+def _take_singles(
+    view: View, position: int, prefix: f.Prefix, end: int, budget: Budget
+) -> Taken | None:
+    """Return records of the single frames in a row at ``position``; None when damaged."""
+    step = f.aligned(prefix[0])
+    wanted = min(budget[0], RUN_RECORDS) * step
+    stop = min(position + max(min(wanted, scan.CHUNK), step), end)
+    rows, frame_bytes, record_bytes = read_run(
+        view.region[position:stop], position, prefix[2], view.seed, budget
+    )
+    if not frame_bytes and budget.is_first:
+        return None
+    is_cut = not frame_bytes or record_bytes > budget.bytes
+    return Taken(rows, frame_bytes, record_bytes, prefix[2] + len(rows), is_cut)
+
+
+def _take_columns(
+    view: View, position: int, prefix: f.Prefix, offset: int, budget: Budget
+) -> Taken | None:
+    """Return rows of the columns frame at ``position``; None when it is damaged."""
+    frame = view.checked.get(position)
+    is_known = frame is not None
+    if frame is None:
+        frame = ColumnsFrame(prefix, view.region, position)
+        if not frame.is_sound:
+            return None
+    start = frame.row_at(offset)
+    stop = min(start + budget.records, frame.count)
+    if prefix.size > budget.bytes:
+        stop = min(stop, frame.stop_within(start, budget.bytes, at_least=budget.is_first))
+    # A read of a part of a large frame need not check all of it each time (40 us a MB); one of
+    # all of it does.
+    is_part = prefix.size > REMEMBERED_FRAME and stop - start < frame.count
+    if not (is_part and is_known):
+        if not scan.is_whole(view.region, prefix, position, view.seed):
+            return None
+        if is_part:
+            if len(view.checked) >= REMEMBERED_FRAMES:
+                view.checked.clear()
+            view.checked[position] = frame
+    return Taken(
+        frame.rows(start, stop),
+        f.aligned(prefix.size),
+        frame.size_before(stop) - frame.size_before(start),
+        prefix.next_offset,
+        is_cut=stop < frame.count,
+    )
+
+
+def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> tuple[int, int, bool]:
+    """Return position and offset of the frame that holds ``offset``, and whether it is a guess.
+
+    From the index entry before it, frames are hopped over by their sizes. Records of one size are
+    where they would be, so that is tried first; reading proves a guess right or wrong.
+    """
+    region = view.region
+    position, due = _floor(view, offset, end[0])
+    while position < end[0]:
+        prefix = scan.prefix_at(region, position, end[0])
+        if prefix is None or prefix[2] != due or prefix[6] & f.SEAL:
+            return (*_locate_past_damage(view, offset, end), False)
+        is_single = not prefix[6] & f.COLUMNS
+        following = due + 1 if is_single else due + prefix[1]
+        if offset < following:
+            return position, due, False
+        step = (prefix[0] + 7) & -8
+        if is_single and may_guess and offset - due > 1:
+            may_guess = False
+            guess = position + (offset - due) * step
+            other = scan.prefix_at(region, guess, end[0]) if guess < end[0] else None
+            if other is not None and other[2] == offset and not other[6] & f.SEAL:
+                return guess, offset, True
+        position += step
+        due = following
+    return position, due, False
+
+
+def _floor(view: View, offset: int, end: int) -> Tail:
+    """Return position and offset of the last index entry at or before ``offset``."""
+    entry = view.entries.floor(offset - view.base_offset)
+    if entry is not None and f.HEADER_SIZE < entry[1] < end:
+        due = view.base_offset + entry[0]
+        prefix = scan.prefix_at(view.region, entry[1], end)
+        if prefix is not None and prefix[2] == due:
+            return entry[1], due
+    return f.HEADER_SIZE, view.base_offset
+
+
+def _locate_past_damage(view: View, offset: int, end: Tail) -> Tail:
+    """Like ``_locate``, but checking every frame, from the start of the segment if need be;
+    raises when ``offset`` is in what is damaged."""
+    region = view.region
+    position, due = _floor(view, offset, end[0])
+    prefix = scan.prefix_at(region, position, end[0])
+    if prefix is None or not scan.is_whole(region, prefix, position, view.seed):
+        position, due = f.HEADER_SIZE, view.base_offset
+    while True:
+        for start, prefix in scan.walk(region, position, due, end[0], view.seed):
+            due = prefix.next_offset
+            if offset < due:
+                return start, prefix.offset
+            position = start + f.aligned(prefix.size)
+        found = scan.find_frame(region, position + 8, end[0], view.seed, due + 1, end[1])
+        if found is None or offset < found[1].offset:
+            raise _damage(view, position, due, end)
+        position, due = found[0], found[1].offset
+
+
+def _damage(view: View, position: int, due: int, end: Tail) -> CorruptionError:
+    """Return the error for a frame at ``position`` that should hold offset ``due``."""
+    found = scan.find_frame(view.region, position + 8, end[0], view.seed, due + 1, end[1])
+    return CorruptionError(
+        "the bytes of these records have changed: they fail their checksum. Read on from the end "
+        "of the damage, or restore the file from a copy",
+        path=view.path,
+        position=position,
+        offset=due,
+        next_offset=end[1] if found is None else found[1].offset,
+    )
+
+
+def offset_at(view: View, timestamp: int, lowest: int, end: Tail) -> int | None:
+    """Return the first offset from ``lowest`` on whose timestamp is at least ``timestamp``."""
+    region = view.region
+    position, due = f.HEADER_SIZE, view.base_offset
+    entry = view.entries.floor_time(timestamp)
+    if entry is not None:
+        prefix = scan.prefix_at(region, entry[1], end[0])
+        if prefix is not None and prefix.offset == view.base_offset + entry[0]:
+            position, due = entry[1], prefix.offset
+    if lowest > due:
+        position, due = max((position, due), _locate(view, lowest, end, may_guess=False)[:2])
+    for at, prefix in scan.walk(region, position, due, end[0], view.seed):
+        position, due = at + f.aligned(prefix.size), prefix.next_offset
+        if prefix.timestamp < timestamp or prefix.flags & f.SEAL:
+            continue
+        if not prefix.flags & f.COLUMNS:
+            return prefix.offset
+        frame = ColumnsFrame(prefix, region, at)
+        row = frame.row_at_time(timestamp, frame.row_at(lowest))
+        if row is not None:
+            return frame.rows(row, row + 1).offsets[0]
+    if due < end[1]:
+        raise _damage(view, position, due, end)
+    return None

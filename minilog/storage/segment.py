@@ -1,0 +1,543 @@
+"""A segment: one .log file and its indexes; append, read, seal.
+
+The tail is one tuple (position, next offset), published by one assignment after the bytes (I2):
+readers take it and need no lock. Appends are the business of one caller at a time (I1).
+
+A segment is *sealed* when its last frame is a seal; then it never changes (I4). Before that its
+file has zeros reserved behind the tail. The map may be let go at any moment and is taken again at
+the next use; a reader's own reference keeps what it reads (I7).
+
+This module refuses to know its neighbours, and what to do about damage: it raises.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from minilog.config import TopicConfig
+from minilog.errors import CorruptionError
+from minilog.records import LATEST_TIMESTAMP
+from minilog.storage import format as f
+from minilog.storage import scan
+from minilog.storage.columns import Batch, encode_frame
+from minilog.storage.files import (
+    ZEROS,
+    Directory,
+    File,
+    FileRegion,
+    MapLimit,
+    Region,
+    out_of_descriptors,
+)
+from minilog.storage.index import LARGEST_RELATIVE, Index
+from minilog.storage.memory import MemoryDirectory
+from minilog.storage.reading import Tail, View
+
+FIRST_RESERVE = 64 * 1024
+LARGE_WRITE = 64 * 1024  # from here one pwrite beats a store: it need not fault pages in
+LARGEST_FILE = 2**32  # a position is 32 bits
+CLOSED = -1
+
+
+class Start(NamedTuple):
+    """Where a scan may begin, and what is known of all before."""
+
+    position: int
+    offset: int
+    largest_timestamp: int
+    durable: int
+
+
+class Place(NamedTuple):
+    """What the segments of one log share."""
+
+    directory: Directory
+    identity: bytes
+    maps: MapLimit
+    is_writable: bool
+
+
+def log_name(base_offset: int) -> str:
+    """Return the stem of a segment's file names."""
+    return f"{base_offset:020d}"
+
+
+class Segment:
+    """One segment of a log."""
+
+    def __init__(self, place: Place, base_offset: int, config: TopicConfig, epoch: int) -> None:
+        self.base_offset = base_offset
+        self.name = log_name(base_offset)
+        self.seed = f.seed_of(place.identity, base_offset)
+        self.tail: Tail = (f.HEADER_SIZE, base_offset)
+        self.largest_timestamp = f.NO_TIMESTAMP
+        self.last_append_ms = 0
+        self._began_ms: int | None = None
+        self.is_sealed = False
+        self.is_live = False  # read by pread: another process may be writing it
+        self.durable = 0  # bytes known synced
+        self._place = place
+        self._epoch = epoch
+        self._context = f.context_of(epoch, 0)
+        self._limit = CLOSED  # where the short path must stop and somebody has to look
+        self._filled = 0  # pages up to here were touched
+        self._index_due = f.HEADER_SIZE
+        self._region: Region | None = None
+        self._file: File | None = None
+        self._index: Index | None = None
+        self._view: View | None = None
+        self.reconfigure(config)
+
+    # ------------------------------------------------------------ making and opening
+
+    @property
+    def directory(self) -> Directory:
+        """The directory of the log."""
+        return self._place.directory
+
+    @property
+    def path(self) -> str:
+        """Where the file is, for messages."""
+        return f"{self._place.directory.path}/{self.name}.log"
+
+    @property
+    def next_offset(self) -> int:
+        """One past the last offset in it."""
+        return self.tail[1]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no frame was appended yet."""
+        return self.tail[0] == f.HEADER_SIZE
+
+    def began_ms(self) -> int:
+        """Return when its first record came, or for one that was reopened, when it was made."""
+        if self._began_ms is None:
+            try:
+                self._began_ms = self.header().created_ms
+            except CorruptionError:
+                self._began_ms = self.last_append_ms
+        return self._began_ms
+
+    def create(self, durable_base: int, now_ms: int) -> None:
+        """Make the file, with its header; OSError leaves nothing behind."""
+        directory = self._place.directory
+        file = directory.create(f"{self.name}.log")
+        try:
+            self.write_header(file, durable_base, now_ms)
+        except BaseException:
+            file.close()
+            directory.unlink(f"{self.name}.log")
+            raise
+        self.last_append_ms = now_ms
+        self._began_ms = now_ms
+        self._file = file
+        self._index = Index(directory, self.name, self.seed, is_writable=True)
+
+    def write_header(self, file: File, durable_base: int, now_ms: int) -> None:
+        """Write what the file says of itself."""
+        header = f.SegmentHeader(self.base_offset, durable_base, now_ms, self._epoch)
+        file.write(0, f.encode_header(header))
+
+    def header(self) -> f.SegmentHeader:
+        """Return what the file says of itself; CorruptionError, UnsupportedFormatError."""
+        return f.decode_header(self.region()[0 : f.HEADER_SIZE], self.path)
+
+    def load_seal(self) -> bool:
+        """Take the tail from the seal at the end of the file; False when there is none."""
+        region = self.region()
+        position = len(region) - f.SEAL_SIZE
+        if position < f.HEADER_SIZE or position % 8:
+            return False
+        prefix = scan.prefix_at(region, position, len(region))
+        if prefix is None or not prefix.flags & f.SEAL:
+            return False
+        if not scan.is_whole(region, prefix, position, self.seed):
+            return False
+        self.accept_seal(position, prefix)
+        return True
+
+    def open_sealed(self, next_base: int) -> None:
+        """Take the tail of a segment that another follows, from the seal or, where that is gone,
+        from the file's size and the next segment's base; what is missing shows when it is read."""
+        if self.is_sealed:
+            return
+        if not self.load_seal():
+            self.freeze(self.file_size(), next_base)
+
+    def freeze(self, position: int, next_offset: int) -> None:
+        """Take this tail and never append here again: there is damage that must stay as it is."""
+        self.largest_timestamp = LATEST_TIMESTAMP  # not known, so nothing may skip this segment
+        self.is_sealed = True
+        self._limit = CLOSED
+        self._region = None
+        self.tail = (position, next_offset)
+
+    def resume(self, tail: Tail, largest_timestamp: int, last_append_ms: int) -> None:
+        """Take a tail that is known to be right and go on appending there."""
+        self.largest_timestamp = largest_timestamp
+        self.last_append_ms = last_append_ms
+        self.tail = tail
+
+    def file_size(self) -> int:
+        """Return the size of the file, reserve included."""
+        file = self._file or self._place.directory.open(f"{self.name}.log")
+        return file.size()
+
+    def accept_seal(self, position: int, prefix: f.Prefix) -> None:
+        """Believe a seal that was found whole at ``position``."""
+        frame = self.region()[position : position + f.SEAL_SIZE]
+        seal = f.decode_seal(prefix, frame)
+        self.largest_timestamp = seal.largest_timestamp
+        self.last_append_ms = seal.last_append_ms
+        self.tail = (position, seal.end_offset)
+        self.is_sealed = True
+        if self.is_live:
+            self.is_live = False
+            self._region = None  # by map from now on
+
+    def region(self) -> Region:
+        """Return the file's bytes, mapped anew if they were let go."""
+        region = self._region
+        if region is None:
+            try:
+                region = self._map()
+            except OSError as error:
+                if not (out_of_descriptors(error) and self._place.maps.relieve()):
+                    raise
+                region = self._map()
+        return region
+
+    def _map(self) -> Region:
+        writable = self._place.is_writable and not self.is_sealed
+        file = self._file or self._place.directory.open(f"{self.name}.log", writable=writable)
+        region = FileRegion(file, LARGEST_FILE) if self.is_live else file.map(file.size())
+        if writable or self.is_live:
+            self._file = file
+        self._region = region
+        self._place.maps.admit(self)
+        return region
+
+    def unmap(self) -> None:
+        """Let go of maps and descriptors until the next use."""
+        self._limit = CLOSED
+        self._view = None
+        self._region = None
+        self._file = None
+        if self._index is not None:
+            self._index.unmap()
+
+    # ------------------------------------------------------------ append
+
+    def append_one(
+        self, key: bytes | None, value: bytes, timestamp: int, now_ms: int
+    ) -> int | None:
+        """Append one record without headers; None when somebody has to look first.
+
+        The short path: one pack, one checksum, one store, one assignment. No calls of our own.
+        """
+        position, offset = self.tail
+        if key is None:
+            size = len(value) + 40
+            frame = f.SHORT_PREFIX.pack(size, -1, offset, timestamp, self._context) + value
+        else:
+            size = len(key) + len(value) + 40
+            frame = (
+                f.SHORT_PREFIX.pack(size, len(key), offset, timestamp, self._context) + key + value
+            )
+        end = position + size
+        region = self._region
+        if end > self._limit or region is None:
+            return None
+        try:
+            region[position:end] = frame + f.CRC.pack(crc32c(frame, self.seed ^ position))
+            self.tail = ((end + 7) & -8, offset + 1)
+        except BaseException:
+            self._settle(position, offset)
+            raise
+        if timestamp > self.largest_timestamp:
+            self.largest_timestamp = timestamp
+        self.last_append_ms = now_ms
+        return offset
+
+    def append_frame(
+        self, frame: bytes, position: int, next_offset: int, timestamp: int, now_ms: int
+    ) -> None:
+        """Store a whole frame at the tail, where ``make_room`` has made room for it."""
+        offset = self.tail[1]
+        end = position + len(frame)
+        try:
+            if len(frame) >= LARGE_WRITE and self._file is not None:
+                self._file.write(position, frame)
+            else:
+                self.region()[position:end] = frame
+            self.tail = (f.aligned(end), next_offset)
+        except BaseException:
+            self._settle(position, offset)
+            raise
+        self.largest_timestamp = max(timestamp, self.largest_timestamp)
+        self.last_append_ms = now_ms
+
+    def append_batch(self, batch: Batch, timestamp: int, now_ms: int) -> None:
+        """Append a batch, where ``make_room`` has made room for it."""
+        position, offset = self.tail
+        context = f.context_of(self._epoch, self.durable, batch.flags | self._flags)
+        frame = encode_frame(batch, offset, timestamp, context, self.seed, position)
+        self.append_frame(frame, position, offset + batch.record_count, timestamp, now_ms)
+
+    def append_single(
+        self, key: bytes | None, value: bytes | None, headers: bytes, timestamp: int, now_ms: int
+    ) -> None:
+        """Append one record of any shape, where ``make_room`` has made room for it."""
+        position, offset = self.tail
+        frame = f.encode_single(
+            key, value, headers, offset, timestamp, self._epoch, self.durable, self._flags
+        )
+        frame += f.checksum(frame, self.seed, position)
+        self.append_frame(frame, position, offset + 1, timestamp, now_ms)
+
+    def _settle(self, position: int, offset: int) -> None:
+        """After an interrupt in the middle of an append: the frame is in if all of it is."""
+        if self.tail[0] != position:
+            return
+        region = self.region()
+        prefix = scan.prefix_at(region, position, len(region))
+        is_ours = prefix is not None and prefix.offset == offset and not prefix.flags & f.SEAL
+        if is_ours and prefix is not None and scan.is_whole(region, prefix, position, self.seed):
+            self.largest_timestamp = max(self.largest_timestamp, prefix.timestamp)
+            self.tail = (position + f.aligned(prefix.size), prefix.next_offset)
+
+    def has_room(self, size: int) -> bool:
+        """Say whether a frame of ``size`` bytes belongs here; a lone one always does."""
+        position, offset = self.tail
+        if self.is_sealed or offset - self.base_offset >= LARGEST_RELATIVE:
+            return False
+        fits = position + f.aligned(size) + f.SEAL_SIZE <= self._config.segment_bytes
+        return fits or position == f.HEADER_SIZE
+
+    def make_room(self, size: int, now_ms: int) -> None:
+        """Have space reserved and pages touched for a frame of ``size`` bytes, and an index entry
+        where one is due; OSError when there is no room, and then nothing has changed."""
+        position, offset = self.tail
+        end = position + f.aligned(size)
+        if position == f.HEADER_SIZE:
+            self._began_ms = now_ms
+        self._reserve(end + f.SEAL_SIZE)
+        if end > self._index_due:
+            self._add_index_entry(position, offset)
+            self._index_due = max(end, position + self._config.index_interval_bytes)
+        if end > self._filled and size < LARGE_WRITE:
+            self._touch(end)
+        self._filled = max(end, self._filled)
+        self._limit = min(self._filled, max(self._index_due, end))
+
+    def writable_file(self) -> File:
+        """Return the file, open for writing."""
+        file = self._file
+        if file is None:
+            file = self._place.directory.open(f"{self.name}.log", writable=True)
+        return file
+
+    def _reserve(self, needed: int) -> None:
+        """Have at least ``needed`` bytes reserved: in steps that double, as most logs are small."""
+        region = self.region()
+        if needed <= len(region):
+            return
+        step = min(max(2 * len(region), FIRST_RESERVE), self._config.segment_bytes)
+        size = max(needed, step)
+        file = self.writable_file()
+        file.reserve(size)
+        self._region = file.map(size)
+        self._file = file
+
+    def _touch(self, end: int) -> None:
+        """Write zeros ahead: 0.4 us a page, where a store's own page fault costs 2.7."""
+        start = max(self._filled, self.tail[0])
+        stop = min(len(self.region()), max(end, start + len(ZEROS)))
+        self.writable_file().write(start, ZEROS[: stop - start])
+        self._filled = stop
+
+    def _add_index_entry(self, position: int, offset: int) -> None:
+        if offset == self.base_offset:
+            return  # the start needs no entry
+        if self._index is None:
+            self._index = self._open_index()
+        largest = max(self.largest_timestamp, 0)
+        self._index.append(offset - self.base_offset, position, largest)
+
+    def seal(self) -> None:
+        """End the segment for good: a last frame says what is in it, the reserve goes."""
+        position, next_offset = self.tail
+        end = position + f.SEAL_SIZE
+        self._reserve(end)
+        count = next_offset - self.base_offset
+        seal = f.Seal(next_offset, self.largest_timestamp, self.last_append_ms, count)
+        frame = f.encode_seal(seal, self._epoch, self.durable, self.seed, position)
+        self.region()[position:end] = frame
+        self._give_back(end)
+        if self._index is not None:
+            self._index.seal()
+        self.is_sealed = True
+
+    def trim(self) -> None:
+        """Give the reserve back, before the log is closed."""
+        if not self.is_sealed:
+            self._give_back(self.tail[0])
+            if self._index is not None:
+                self._index.trim()
+
+    def _give_back(self, end: int) -> None:
+        # The map goes first: nobody may store behind what the file still has.
+        file = self.writable_file()
+        self._limit = CLOSED
+        self._region = None
+        self._filled = 0
+        file.trim(end)
+
+    def sync(self) -> None:
+        """Return when everything up to the present tail is on the disk."""
+        position = self.tail[0]
+        self.writable_file().sync()
+        self.durable = max(position, self.durable)
+        self._context = f.context_of(self._epoch, self.durable)
+
+    def follow(self) -> bool:
+        """Take in what another process has appended since; True when the segment was sealed."""
+        region = self.region()
+        position, due = self.tail
+        for start, prefix in scan.walk(region, position, due, self.file_size(), self.seed):
+            if prefix.flags & f.SEAL:
+                self.accept_seal(start, prefix)
+                return True
+            self.largest_timestamp = max(self.largest_timestamp, prefix.timestamp)
+            self.tail = (start + f.aligned(prefix.size), prefix.next_offset)
+        return False
+
+    def skip_to_last_entry(self) -> None:
+        """Take the last index entry for the tail of a live segment; ``follow`` goes on there."""
+        start = self.trusted_start(same_boot=True)
+        self.tail = (start.position, start.offset)
+        self.largest_timestamp = start.largest_timestamp
+
+    def exists(self) -> bool:
+        """Say whether the file is there."""
+        return bool(self._place.directory.stamp(f"{self.name}.log"))
+
+    def remove(self) -> None:
+        """Unlink the files; whoever maps them keeps them."""
+        directory = self._place.directory
+        directory.unlink(f"{self.name}.log")
+        Index(directory, self.name, self.seed).remove()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Write frames under this writer epoch from now on."""
+        self._epoch = epoch
+        self._context = f.context_of(epoch, self.durable)
+
+    def check(self) -> None:
+        """Assert that every frame up to the tail is whole and that they tile the offsets."""
+        position, due = f.HEADER_SIZE, self.base_offset
+        largest = f.NO_TIMESTAMP
+        for start, prefix in scan.walk(self.region(), position, due, self.tail[0], self.seed):
+            position, due = start + f.aligned(prefix.size), prefix.next_offset
+            largest = max(largest, prefix.timestamp)
+        assert (position, due) == self.tail, f"{self.path}: {(position, due)}, not {self.tail}"
+        assert largest <= self.largest_timestamp, f"{self.path}: a timestamp beyond the largest"
+
+    def is_dirty(self) -> bool:
+        """Say whether there is something that was not synced."""
+        return self.durable < self.tail[0]
+
+    def reconfigure(self, config: TopicConfig) -> None:
+        """Go on with other settings."""
+        self._config = config
+        self._flags = f.APPEND_TIME if config.timestamp_type == "append" else 0
+
+    # ------------------------------------------------------------ read
+
+    def view(self) -> View:
+        """Return a look at the segment as it is mapped now."""
+        view = self._view
+        region = self.region()
+        if view is None or view.region is not region:
+            index = self._index
+            if index is None:
+                index = self._index = self._open_index()
+            view = View(region, index, self.base_offset, self.seed, self.path, {})
+            self._view = view
+        return view
+
+    # ------------------------------------------------------------ index
+
+    def _open_index(self) -> Index:
+        """Return the index on the disk; where it is missing, one made from the log (I3).
+
+        What readers make stays in memory: they take no lock, so they write no files.
+        """
+        place = self._place
+        is_writable = place.is_writable and not self.is_sealed
+        index = Index.open(place.directory, self.name, self.seed, is_writable=is_writable)
+        if index is None and self.tail[0] <= f.HEADER_SIZE + self._config.index_interval_bytes:
+            index = Index(place.directory, self.name, self.seed, is_writable=is_writable)
+        if index is None:
+            index = Index(MemoryDirectory(), self.name, self.seed, is_writable=True)
+            self.index_frames(index, Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0))
+        last = index.floor_below(LARGEST_FILE)
+        if last is not None:
+            self._index_due = max(self._index_due, last[1] + self._config.index_interval_bytes)
+        return index
+
+    def trusted_start(self, same_boot: bool, below: int = LARGEST_FILE) -> Start:
+        """Return from where recovery must scan, looking at what lies ``below`` a position.
+
+        That is the last index entry below what is known to be synced, or, when only the process
+        died, simply the last entry; either is believed only if its frame is whole.
+        """
+        region, size = self.region(), self.file_size()
+        index = Index.open(self._place.directory, self.name, self.seed)
+        durable = f.HEADER_SIZE
+        while index is not None:
+            entry = index.floor_below(below)
+            if entry is None:
+                break
+            relative, position, largest = entry
+            prefix = scan.prefix_at(region, position, size)
+            if (
+                prefix is not None
+                and prefix.offset == self.base_offset + relative
+                and scan.is_whole(region, prefix, position, self.seed)
+            ):
+                durable = max(durable, prefix.durable_position)
+                if same_boot or position <= durable:
+                    return Start(position, prefix.offset, largest, durable)
+                below = durable + 1
+            else:
+                below = position
+        return Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, durable)
+
+    def reindex(self) -> None:
+        """Make the index on the disk agree with a log that ends at the present tail."""
+        directory = self._place.directory
+        index = Index.open(directory, self.name, self.seed, is_writable=True)
+        if index is None:
+            Index(directory, self.name, self.seed).remove()
+            index = Index(directory, self.name, self.seed, is_writable=True)
+        start = self.trusted_start(same_boot=True, below=self.tail[0])
+        index.cut_behind(start.position)
+        self._index = index
+        self.index_frames(index, start)
+
+    def index_frames(self, index: Index, start: Start) -> None:
+        """Add entries for the frames from ``start`` on, as appending them would have."""
+        interval = self._config.index_interval_bytes
+        self._index_due = start.position + interval
+        largest = start.largest_timestamp
+        frames = scan.walk(self.region(), start.position, start.offset, self.tail[0], self.seed)
+        for position, prefix in frames:
+            end = position + f.aligned(prefix.size)
+            if end > self._index_due and position > start.position:
+                index.append(prefix.offset - self.base_offset, position, max(largest, 0))
+                self._index_due = max(end, position + interval)
+            largest = max(largest, prefix.timestamp)

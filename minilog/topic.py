@@ -1,0 +1,311 @@
+"""A topic: numbered partitions with common settings, and which key goes where.
+
+Its settings, its id and where its partitions start are one small file, ``topic.json``, replaced
+whole. This module refuses to know frames, threads that wait, and other topics.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from minilog.arguments import check_whole
+from minilog.clock import Clock
+from minilog.config import TopicConfig
+from minilog.errors import (
+    CorruptionError,
+    InvalidPartitionsError,
+    UnknownPartitionError,
+)
+from minilog.partition import Partition
+from minilog.records import BytesLike, bytes_of
+from minilog.storage import Log
+from minilog.storage.files import Directory
+from minilog.storage.format import decode_document, encode_document
+
+TOPIC_FILE = "topic.json"
+MOST_PARTITIONS = 100_000
+
+Partitioner = Callable[[bytes, int], int]
+
+
+class TopicState(NamedTuple):
+    """What ``topic.json`` holds."""
+
+    name: str
+    id: uuid.UUID
+    partition_count: int
+    config: TopicConfig
+    start_offsets: dict[int, int]
+
+    def save(self, directory: Directory) -> None:
+        """Replace the file, durably."""
+        content = {
+            "name": self.name,
+            "id": str(self.id),
+            "partitions": self.partition_count,
+            "settings": self.config._asdict(),
+            "start_offsets": {str(n): offset for n, offset in self.start_offsets.items()},
+        }
+        directory.replace(TOPIC_FILE, encode_document(content))
+
+    @classmethod
+    def load(cls, directory: Directory) -> TopicState:
+        """Return what the file holds; CorruptionError, UnsupportedFormatError."""
+        path = f"{directory.path}/{TOPIC_FILE}"
+        try:
+            content = decode_document(directory.read(TOPIC_FILE), path)
+        except FileNotFoundError:
+            raise CorruptionError("it is missing; restore it from a copy", path=path) from None
+        try:
+            return cls(
+                content["name"],
+                uuid.UUID(content["id"]),
+                content["partitions"],
+                TopicConfig.of(content["settings"]),
+                {int(n): offset for n, offset in content["start_offsets"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptionError(f"it lacks what a topic has ({error})", path=path) from None
+
+
+class Owner(Protocol):
+    """What a topic needs of its broker."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def is_read_only(self) -> bool: ...
+    @property
+    def is_sync_always(self) -> bool: ...
+    @property
+    def guard(self) -> Lockable: ...
+    def open_log(self, topic: Topic, partition: int) -> Log: ...
+    def before_write(self) -> None: ...
+    def check_writable(self) -> None: ...
+    def topic_changed(self, topic: Topic) -> None: ...
+
+
+class Lockable(Protocol):
+    """A lock, for ``with``."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *raised: Any) -> Any: ...
+
+
+class Topic:
+    """A named set of partitions; made by ``broker.create_topic``."""
+
+    def __init__(self, owner: Owner, directory: Directory, state: TopicState) -> None:
+        self._owner = owner
+        self._directory = directory
+        self._state = state
+        self._stamp = directory.stamp(TOPIC_FILE)
+        self._refusal: Callable[[], Exception] | None = None
+        self._refresh_lock = threading.Lock()
+        self._partitions = tuple(Partition(self, n) for n in range(state.partition_count))
+
+    # ------------------------------------------------------------ what it is
+
+    @property
+    def name(self) -> str:
+        """The topic's name."""
+        return self._state.name
+
+    @property
+    def id(self) -> uuid.UUID:
+        """What tells it from a topic of the same name that was deleted."""
+        return self._state.id
+
+    @property
+    def config(self) -> TopicConfig:
+        """Its present settings."""
+        return self._state.config
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """Its partitions, by number."""
+        self._check_open()
+        if self._owner.is_read_only:
+            self.refresh()
+        return self._partitions
+
+    def __getitem__(self, number: int) -> Partition:
+        check_whole("partition", number, low=-(2**63))
+        partitions = self.partitions
+        if not 0 <= number < len(partitions):
+            raise UnknownPartitionError(
+                f"{self.name} has no partition {number}; it has 0 to {len(partitions) - 1}"
+            )
+        return partitions[number]
+
+    def __len__(self) -> int:
+        return len(self.partitions)
+
+    def __iter__(self) -> Iterator[Partition]:
+        return iter(self.partitions)
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name} of {len(self._partitions)} partitions>"
+
+    def partition_for(self, key: BytesLike) -> int:
+        """Return the number of the partition that a key goes to (librdkafka's ``consistent``)."""
+        as_bytes = bytes_of("key", key)
+        if as_bytes is None:
+            raise TypeError("key is None; a record without a key may go to any partition")
+        return zlib.crc32(as_bytes) % len(self.partitions)
+
+    # ------------------------------------------------------------ changing it
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings, at once and for good; ConfigError changes none."""
+        with self._owner.guard:
+            self._check_open()
+            self._owner.check_writable()
+            self._save(self._state._replace(config=self.config.override(settings)))
+            for partition in self._partitions:
+                partition.configure()
+
+    def add_partitions(self, total: int) -> None:
+        """Have ``total`` partitions from now on; only ever more. No record moves, so keys may
+        map elsewhere than before."""
+        with self._owner.guard:
+            self._check_open()
+            self._owner.check_writable()
+            before = len(self._partitions)
+            check_partition_count(total)
+            if total < before:
+                raise InvalidPartitionsError(
+                    f"total is {total}; {self.name} has {before} partitions and cannot have fewer"
+                )
+            if total == before:
+                return
+            make_partitions(self._directory, self.id, range(before, total), self._owner.clock)
+            self._save(self._state._replace(partition_count=total))
+            added = tuple(Partition(self, number) for number in range(before, total))
+            self._partitions += added
+            self._owner.topic_changed(self)
+
+    def _save(self, state: TopicState) -> None:
+        state.save(self._directory)
+        self._state = state
+
+    # ------------------------------------------------------------ for its partitions
+
+    @property
+    def clock(self) -> Clock:
+        """The broker's clock."""
+        return self._owner.clock
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the broker was opened with ``read_only=True``."""
+        return self._owner.is_read_only
+
+    @property
+    def is_sync_always(self) -> bool:
+        """Whether an append returns when it is on the disk."""
+        return self._owner.is_sync_always
+
+    def open_log(self, partition: int) -> Log:
+        """Open a partition's files."""
+        return self._owner.open_log(self, partition)
+
+    def before_write(self) -> None:
+        """Have the broker note that its files are about to change."""
+        self._owner.before_write()
+
+    def start_offset(self, partition: int) -> int:
+        """Return the first offset that is kept of a partition."""
+        if self._owner.is_read_only:
+            self.refresh()
+        return self._state.start_offsets.get(partition, 0)
+
+    def raise_start_offset(self, partition: int, offset: int) -> None:
+        """Set the first offset that is kept of a partition, for good."""
+        with self._owner.guard:
+            self._check_open()
+            starts = dict(self._state.start_offsets)
+            starts[partition] = max(offset, starts.get(partition, 0))
+            self._save(self._state._replace(start_offsets=starts))
+
+    # ------------------------------------------------------------ for the broker
+
+    @property
+    def directory(self) -> Directory:
+        """Where it is kept."""
+        return self._directory
+
+    def partition_directory(self, partition: int) -> Directory:
+        """Return where a partition is kept."""
+        return self._directory.child(str(partition))
+
+    def identity(self, partition: int) -> bytes:
+        """Return what the checksums of a partition's records are seeded with."""
+        return log_identity(self.id, partition)
+
+    def refresh(self) -> bool:
+        """Take in what a writer in another process has changed; True if partitions were added."""
+        stamp = self._directory.stamp(TOPIC_FILE)
+        if stamp == self._stamp or not stamp:
+            return False
+        with self._refresh_lock:
+            state = TopicState.load(self._directory)
+            self._state, self._stamp = state, stamp
+            known = len(self._partitions)
+            added = tuple(Partition(self, n) for n in range(known, state.partition_count))
+            self._partitions += added
+        return bool(added)
+
+    def is_gone(self) -> bool:
+        """Say whether another process has deleted it."""
+        return not self._directory.stamp(TOPIC_FILE)
+
+    def close(self, refusal: Callable[[], Exception]) -> None:
+        """Refuse every later call; its partitions are closed one by one."""
+        self._refusal = refusal
+
+    def abandon(self, refusal: Callable[[], Exception]) -> None:
+        """Refuse every later call and let go of the files as they are."""
+        self._refusal = refusal
+        for partition in self._partitions:
+            partition.abandon(refusal)
+
+    def refuse_in_child(self, refusal: Callable[[], Exception]) -> None:
+        """Refuse every call in a child of fork."""
+        self._refusal = refusal
+        for partition in self._partitions:
+            partition.refuse_in_child(refusal)
+
+    def _check_open(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal()
+
+
+def log_identity(topic_id: uuid.UUID, partition: int) -> bytes:
+    """Return what the checksums of a partition's records are seeded with."""
+    return topic_id.bytes + partition.to_bytes(4, "little")
+
+
+def make_partitions(
+    directory: Directory, topic_id: uuid.UUID, numbers: range, clock: Clock
+) -> None:
+    """Make the directories and first segments of partitions, durably."""
+    for number in numbers:
+        child = directory.child(str(number))
+        if child.exists():
+            child.remove()  # left by a crash before topic.json knew of it
+        Log.create(child, log_identity(topic_id, number), 0, clock.now_ms())
+        child.sync()
+    directory.sync()
+
+
+def check_partition_count(count: object) -> None:
+    """Raise InvalidPartitionsError unless ``count`` may be a number of partitions."""
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise InvalidPartitionsError(f"partitions is {count!r}; it must be a whole number")
+    if not 1 <= count <= MOST_PARTITIONS:
+        raise InvalidPartitionsError(f"partitions is {count}; it must be 1 to {MOST_PARTITIONS}")

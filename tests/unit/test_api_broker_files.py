@@ -1,0 +1,425 @@
+"""The contract of a broker with what lies in its directory: reading only, verifying, damage,
+files of a later format, and files of somebody else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilog import (
+    Broker,
+    CorruptionError,
+    LockedError,
+    MinilogError,
+    Partition,
+    ReadOnlyError,
+    StorageError,
+    Topic,
+    UnknownTopicError,
+    UnsupportedFormatError,
+    verify,
+)
+
+WRITER = """
+import sys, minilog
+broker = minilog.Broker(sys.argv[1], sync="never", maintenance_interval_ms=0, segment_bytes=256)
+for line in sys.stdin:
+    print(eval(line), flush=True)
+broker.close()
+"""
+
+
+SCARCE = """
+import os, resource, sys, minilog
+limit = getattr(resource, sys.argv[2])
+_, hard = resource.getrlimit(limit)
+broker = minilog.Broker(sys.argv[1], segment_bytes=256)
+topic = broker.create_topic("t")
+partition, written, hoard = topic[0], [], []
+def append_some(times):
+    failed = 0
+    for n in range(times):
+        run = [b"%d" % n * 2000] * 30
+        end = partition.end_offset
+        assert end == len(written)
+        try:
+            assert (partition.append_many(run) if n % 2 else [partition.append(run[0])])[0] == end
+        except OSError as error:
+            assert not isinstance(error, minilog.MinilogError)
+            assert partition.end_offset == end
+            failed += 1
+        else:
+            written.extend(run if n % 2 else run[:1])
+    return failed
+assert append_some(8) == 0
+resource.setrlimit(limit, (100, hard))
+try:
+    while limit == resource.RLIMIT_NOFILE:
+        hoard.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+assert append_some(8) > 0
+try:
+    broker.create_topic("u")
+except OSError:
+    assert "u" not in broker.topics
+else:
+    assert broker.topic("u")[0].end_offset == 0
+resource.setrlimit(limit, (hard, hard))
+for descriptor in hoard:
+    os.close(descriptor)
+assert append_some(8) == 0
+assert broker.create_topic("u", exist_ok=True)[0].append(b"v") == 0
+assert [record.value for record in partition] == written
+partition.check()
+broker.close()
+with minilog.Broker(sys.argv[1]) as broker:
+    assert broker.recovery.ok, broker.recovery
+    assert [record.value for record in broker.topic("t")[0]] == written
+assert minilog.verify(sys.argv[1]).ok
+print("end")
+"""
+
+
+class Writer:
+    """Another process that has the log open and does what it is told."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def __call__(self, call: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(call + "\n")
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def writer(log_path: Path, python_command: Callable[..., list[str]]) -> Iterator[Writer]:
+    """A live writer with a topic "t" of 2 partitions; 100 records in partition 0."""
+    started = Writer(python_command(WRITER, log_path))
+    with started.process:
+        started("broker.create_topic('t', partitions=2)")
+        started("[broker.topic('t')[0].append(b'%d' % n * 9) for n in range(100)]")
+        yield started
+        started.process.communicate("")
+
+
+def snapshot(directory: Path, *, times: bool = True) -> dict[str, tuple[Any, ...]]:
+    """Everything about a directory that a reader must not change."""
+    found = {}
+    for path in [directory, *sorted(directory.rglob("*"))]:
+        status = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(status.st_mode) else None
+        name = str(path.relative_to(directory))
+        found[name] = (status.st_mode, content, status.st_mtime_ns if times else None)
+    return found
+
+
+def write_log(path: Path, count: int = 60) -> None:
+    """A cleanly closed log: a topic "t" with `count` records in partition 1 of 2, and "other"."""
+    with Broker(path, segment_bytes=512) as broker:
+        topic = broker.create_topic("t", partitions=2)
+        for n in range(count):
+            topic[1].append(b"<value %d>" % n, key=b"k", timestamp=n)
+        broker.create_topic("other")[0].append(b"v")
+
+
+def test_a_reader_beside_a_live_writer_sees_what_it_publishes(
+    log_path: Path, writer: Writer
+) -> None:
+    with Broker(log_path, read_only=True) as broker, Broker(log_path, read_only=True) as second:
+        partition = broker.topic("t")[0]
+        assert [r.value for r in partition] == [b"%d" % n * 9 for n in range(100)]
+        for n in range(100, 150):
+            assert writer(f"broker.topic('t')[0].append(b'{n}')") == str(n)
+            assert list(partition.read(n).values) == [b"%d" % n]
+            assert len(partition.read(n - 9)) == 10
+        assert writer("broker.topic('t')[1].append_many([b'x' * 1000] * 50)") == "range(0, 50)"
+        assert len(broker.topic("t")[1].read(0)) == 50
+        writer("broker.create_topic('later')[0].append(b'v')")
+        assert list(broker.topics) == ["later", "t"]
+        assert list(broker.topic("later")[0].read(0).values) == [b"v"]
+        assert len(second.topic("t")[0]) == 150
+        writer("broker.topic('t')[0].delete_before(120)")
+        assert partition.read(120, max_records=1)[0].value == b"120"
+        with pytest.raises(LockedError):
+            Broker(log_path)
+
+
+def test_a_waiting_read_of_a_reader_wakes_for_the_writer(log_path: Path, writer: Writer) -> None:
+    with Broker(log_path, read_only=True) as broker:
+        for offset in range(100, 110):
+            seen: list[Any] = []
+            thread = threading.Thread(
+                target=lambda start=offset, seen=seen: seen.extend(
+                    broker.topic("t")[0].read(start, timeout=60).values
+                )
+            )
+            thread.start()
+            writer(f"broker.topic('t')[0].append(b'{offset}')")
+            thread.join()
+            assert seen == [b"%d" % offset]
+
+
+def read_all(broker: Broker) -> list[list[bytes | None]]:
+    read = [[r.value for r in partition] for topic in broker.topics.values() for partition in topic]
+    for topic in broker.topics.values():
+        topic[0].offset_at(0)
+        topic[0].read(topic[0].end_offset, timeout=0.06)
+    return read
+
+
+def test_a_reader_never_changes_a_byte_beside_a_live_writer(log_path: Path, writer: Writer) -> None:
+    before = snapshot(log_path, times=False)
+    for _ in range(2):
+        with Broker(log_path, read_only=True) as broker:
+            assert len(read_all(broker)[0]) == 100
+    assert snapshot(log_path, times=False) == before
+    assert writer("broker.topic('t')[0].append(b'v')") == "100"
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_reader_never_changes_a_byte_of_a_log_nobody_has_open(
+    log_path: Path, clean: bool
+) -> None:
+    write_log(log_path)
+    if not clean:
+        with Broker(log_path) as broker:
+            broker.topic("t")[0].append(b"not closed")
+            log_path = Path(shutil.copytree(log_path, log_path.with_name("crashed")))
+    for path in log_path.rglob("*"):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    before = snapshot(log_path)
+    with Broker(log_path, read_only=True) as broker:
+        assert len(broker.topic("t")[1]) == 60
+        read_all(broker)
+    assert verify(log_path).record_count == (61 if clean else 62)
+    assert snapshot(log_path) == before
+
+
+def test_a_reader_makes_nothing_where_no_log_is(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    before = snapshot(tmp_path)
+    with pytest.raises((MinilogError, OSError)):
+        Broker(tmp_path / "missing", read_only=True)
+    for name in ("missing", "empty", "notes"):
+        with contextlib.suppress(MinilogError, OSError), Broker(tmp_path / name, read_only=True):
+            pass
+        with contextlib.suppress(MinilogError, OSError):
+            verify(tmp_path / name)
+    assert snapshot(tmp_path) == before
+
+
+READ_ONLY_CALLS: dict[str, Callable[[Broker, Topic, Partition], object]] = {
+    "create_topic": lambda broker, topic, partition: broker.create_topic("new"),
+    "delete_topic": lambda broker, topic, partition: broker.delete_topic("t"),
+    "configure": lambda broker, topic, partition: topic.configure(segment_bytes=999),
+    "add_partitions": lambda broker, topic, partition: topic.add_partitions(5),
+    "append": lambda broker, topic, partition: partition.append(b"v"),
+    "append_many": lambda broker, topic, partition: partition.append_many([b"v"]),
+    "delete_before": lambda broker, topic, partition: partition.delete_before(10),
+}
+
+
+@pytest.mark.parametrize("call", READ_ONLY_CALLS)
+def test_every_call_that_writes_is_a_read_only_error(log_path: Path, call: str) -> None:
+    write_log(log_path)
+    before = snapshot(log_path)
+    with Broker(log_path, read_only=True, auto_create_topics=True) as broker:
+        topic = broker.topic("t")
+        with pytest.raises(ReadOnlyError):
+            READ_ONLY_CALLS[call](broker, topic, topic[1])
+        assert (list(broker.topics), len(topic), len(topic[1])) == (["other", "t"], 2, 60)
+    assert snapshot(log_path) == before
+
+
+def test_a_reader_keeps_no_writer_out(log_path: Path) -> None:
+    write_log(log_path)
+    with Broker(log_path, read_only=True) as reader, Broker(log_path) as broker:
+        assert broker.topic("t")[1].append(b"new") == 60
+        assert list(reader.topic("t")[1].read(60).values) == [b"new"]
+        broker.delete_topic("other")
+        assert list(reader.topics) == ["t"]
+        with pytest.raises(UnknownTopicError):
+            reader.topic("other")
+
+
+def test_there_is_nothing_to_recover_after_a_clean_close(log_path: Path) -> None:
+    with Broker(log_path) as broker:
+        assert (broker.recovery.ok, list(broker.recovery.problems)) == (True, [])
+    write_log(log_path)
+    for _ in range(2):
+        with Broker(log_path) as broker:
+            assert (broker.recovery.ok, list(broker.recovery.problems)) == (True, [])
+            assert isinstance(str(broker.recovery), str)
+
+
+def test_verifying_a_good_log_counts_it_and_changes_nothing(log_path: Path) -> None:
+    write_log(log_path)
+    before = snapshot(log_path)
+    for path in (log_path, str(log_path)):
+        report = verify(path)
+        assert (report.ok, list(report.problems), report.record_count) == (True, [], 61)
+        assert report.size_bytes >= 60 * len(b"k<value 00>") - 10
+        assert str(report)
+    assert snapshot(log_path) == before
+
+
+def flip(log_path: Path, content: bytes) -> Path:
+    """Changes one bit in the one file that holds `content`."""
+    [file] = [p for p in log_path.rglob("*") if p.is_file() and content in p.read_bytes()]
+    data = bytearray(file.read_bytes())
+    data[data.index(content) + 2] ^= 4
+    file.write_bytes(data)
+    return file
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_damaged_record_is_reported_and_never_returned_nor_skipped(
+    log_path: Path, read_only: bool
+) -> None:
+    write_log(log_path)
+    damaged = flip(log_path, b"<value 20>")
+    before = snapshot(log_path)
+    report = verify(log_path)
+    assert not report.ok
+    [problem] = report.problems
+    assert os.path.samefile(os.path.join(log_path, problem.path), damaged)
+    assert 0 <= problem.position < damaged.stat().st_size
+    assert problem.offset == 20
+    assert problem.reason
+    assert snapshot(log_path) == before
+    with Broker(log_path, read_only=read_only) as broker:
+        partition = broker.topic("t")[1]
+        assert (partition.start_offset, partition.end_offset) == (0, 60)
+        assert list(partition.read(0, max_records=20).offsets) == list(range(20))
+        with pytest.raises(CorruptionError) as caught:
+            partition.read(20)
+        assert os.path.samefile(os.path.join(log_path, caught.value.path), damaged)
+        assert (caught.value.position, caught.value.offset) == (problem.position, 20)
+        assert caught.value.reason
+        seen = []
+        with pytest.raises(CorruptionError):
+            for record in partition:
+                seen.append(record.offset)
+        assert seen == list(range(20))
+        assert [r.value for r in partition.read(21)] == [b"<value %d>" % n for n in range(21, 60)]
+        assert list(broker.topic("other")[0].read(0).values) == [b"v"]
+
+
+GARBAGE = [b"", b"{", b"\0" * 100, b"\xff\xfe\xfd", b"null", b"[]", b"{}", b"5", b'"text"',
+           b"[" * 100_000, b'{"format": "one"}', b'{"format": null}', b'{"format": -1}']
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=lambda data: str(data[:16]))
+@pytest.mark.parametrize("name", ["broker.json", "t/topic.json"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_damaged_metadata_is_a_clear_storage_error_and_nothing_is_written_over(
+    log_path: Path, name: str, garbage: bytes, read_only: bool
+) -> None:
+    write_log(log_path)
+    good = (log_path / name).read_bytes()
+    (log_path / name).write_bytes(garbage)
+    for _ in range(2):
+        with pytest.raises(StorageError) as caught:  # and no LockedError the second time
+            with Broker(log_path, read_only=read_only) as broker:
+                broker.topic("t")[1].read(0)
+        assert Path(name).name in str(caught.value)
+    with contextlib.suppress(StorageError):
+        assert not verify(log_path).ok
+    assert (log_path / name).read_bytes() == garbage
+    (log_path / name).write_bytes(good)
+    with Broker(log_path) as broker:
+        assert len(list(broker.topic("t")[1])) == 60
+
+
+@pytest.mark.parametrize("name", ["broker.json", "t/topic.json"])
+def test_missing_metadata_never_passes_for_an_empty_log(log_path: Path, name: str) -> None:
+    write_log(log_path)
+    (log_path / name).unlink()
+    try:
+        with Broker(log_path) as broker:
+            noticed = not broker.recovery.ok or len(broker.topic("t")[1]) == 60
+    except MinilogError:
+        noticed = True
+    assert noticed
+
+
+def test_a_missing_partition_directory_never_passes_for_an_empty_partition(log_path: Path) -> None:
+    write_log(log_path)
+    shutil.rmtree(log_path / "t" / "1")
+    try:
+        with Broker(log_path) as broker:
+            noticed = not broker.recovery.ok
+    except StorageError:
+        noticed = True
+    assert noticed
+    with contextlib.suppress(StorageError):
+        assert not verify(log_path).ok
+
+
+@pytest.mark.parametrize("name", ["broker.json", "t/topic.json"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_newer_format_is_unsupported_and_not_damaged(
+    log_path: Path, name: str, read_only: bool
+) -> None:
+    write_log(log_path)
+    document = json.loads((log_path / name).read_text())
+    [field] = [key for key in document if "format" in key]
+    current = document[field]
+    (log_path / name).write_text(json.dumps({**document, field: current + 1}))
+    before = snapshot(log_path, times=False)
+    for _ in range(2):
+        with pytest.raises(UnsupportedFormatError) as caught:
+            with Broker(log_path, read_only=read_only) as broker:
+                broker.topic("t")[1].read(0)
+        assert (caught.value.found, caught.value.supported) == (current + 1, current)
+    with contextlib.suppress(UnsupportedFormatError):
+        assert not verify(log_path).ok
+    assert snapshot(log_path, times=False) == before
+
+
+def test_files_of_somebody_else_are_left_alone(log_path: Path) -> None:
+    write_log(log_path)
+    strangers = {
+        "NOTES.txt": b"n", "broker.json.orig": b"{", "lost+found/x": b"l", "backup/x": b"b",
+        ".git/HEAD": b"g", "t/README": b"r", "t/1/notes.log.gz": b"z", "t/notes/x": b"x",
+        "t/1/00000000000000000000.bak": b"k", "quarantine/mine": b"q", "t/1/sub/x": b"s",
+    }
+    for name, content in strangers.items():
+        (log_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (log_path / name).write_bytes(content)
+    (log_path / "link").symlink_to("/nowhere")
+    for turn in range(2):
+        with Broker(log_path, segment_bytes=256) as broker:
+            assert list(broker.topics) == ["other", "t"]
+            assert broker.topic("t")[1].append_many([b"v" * 300] * 3) == range(
+                60 + turn * 3, 63 + turn * 3
+            )
+            broker.topic("t").configure(segment_bytes=512)
+            broker.flush()
+    assert verify(log_path).record_count == 67
+    assert {name: (log_path / name).read_bytes() for name in strangers} == strangers
+    assert os.readlink(log_path / "link") == "/nowhere"
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_NOFILE", "RLIMIT_FSIZE"])
+def test_an_append_without_files_or_space_is_an_os_error_and_leaves_no_trace(
+    log_path: Path, limit: str, run_python: Callable[..., str]
+) -> None:
+    assert run_python(SCARCE, log_path, limit) == "end\n"

@@ -1,0 +1,445 @@
+"""Consumer without a group, as its contract says: what it reads and what poll gives.
+
+Knows only the public face, never how a partition is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilog import (
+    Broker,
+    ClosedError,
+    ConfigError,
+    Consumer,
+    Producer,
+    Topic,
+    TopicPartition,
+    UnknownTopicError,
+)
+from minilog.testing import ManualClock
+
+
+@pytest.fixture(params=["memory", "disk"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    path = ":memory:" if request.param == "memory" else tmp_path / "log"
+    with Broker(path, clock=ManualClock(1000), segment_bytes=4096) as opened:
+        yield opened
+
+
+def filled(broker: Broker, name: str, *counts: int) -> Topic:
+    """A topic with as many records in each partition, their values `name/partition/number`."""
+    topic = broker.create_topic(name, partitions=len(counts))
+    for partition, count in enumerate(counts):
+        stem = f"{name}/{partition}"
+        topic[partition].append_many([f"{stem}/{n}".encode() for n in range(count)])
+    return topic
+
+
+def partitions(*pairs: tuple[str, int]) -> set[TopicPartition]:
+    return {TopicPartition(*pair) for pair in pairs}
+
+
+def sources(records: Any) -> set[TopicPartition]:
+    return {TopicPartition(record.topic, record.partition) for record in records}
+
+
+# -- what is subscribed to or assigned ----------------------------------------------------------
+
+
+def test_topics_of_the_constructor_are_read_from_all_partitions(broker: Broker) -> None:
+    filled(broker, "a", 2, 3)
+    filled(broker, "b", 4)
+    filled(broker, "c", 5)
+    consumer = Consumer(broker, "a", "b")
+    assert Counter((r.topic, r.partition) for r in consumer.drain()) == {
+        ("a", 0): 2,
+        ("a", 1): 3,
+        ("b", 0): 4,
+    }
+    assert set(consumer.subscription()) == {"a", "b"}
+    assert set(consumer.assignment()) == partitions(("a", 0), ("a", 1), ("b", 0))
+
+
+def test_subscribe_reads_all_partitions_of_the_names(broker: Broker) -> None:
+    filled(broker, "a", 1, 1)
+    filled(broker, "b", 1)
+    consumer = Consumer(broker)
+    consumer.subscribe(["a"])
+    assert sources(consumer.poll()) == partitions(("a", 0), ("a", 1))
+
+
+def test_a_pattern_reads_the_topics_that_match(broker: Broker) -> None:
+    filled(broker, "orders-eu", 1, 1)
+    filled(broker, "orders-us", 1)
+    filled(broker, "invoices", 1)
+    consumer = Consumer(broker)
+    consumer.subscribe(re.compile(r"^orders-[a-z]+$"))
+    expected = partitions(("orders-eu", 0), ("orders-eu", 1), ("orders-us", 0))
+    assert sources(consumer.poll()) == expected
+    assert set(consumer.assignment()) == expected
+
+
+def test_a_pattern_sees_new_topics_at_once_and_from_their_start(broker: Broker) -> None:
+    for policy in ("earliest", "latest"):
+        consumer = Consumer(broker, auto_offset_reset=policy)  # type: ignore[arg-type]
+        consumer.subscribe(re.compile(rf"^{policy}-\d$"))
+        assert len(consumer.poll()) == 0
+        filled(broker, f"{policy}-1", 3)
+        filled(broker, f"other-{policy}", 3)
+        assert [r.value for r in consumer.poll()] == [
+            b"%s-1/0/%d" % (policy.encode(), n) for n in range(3)
+        ]
+
+
+def test_assign_reads_those_partitions_and_no_others(broker: Broker) -> None:
+    topic = filled(broker, "a", 2, 2, 2)
+    consumer = Consumer(broker)
+    consumer.assign([TopicPartition("a", 0), ("a", 2)])
+    assert sources(consumer.drain()) == partitions(("a", 0), ("a", 2))
+    assert set(consumer.assignment()) == partitions(("a", 0), ("a", 2))
+    topic.add_partitions(4)
+    topic[3].append(b"v")
+    topic[2].append(b"v")
+    assert sources(consumer.poll()) == partitions(("a", 2))
+    assert set(consumer.assignment()) == partitions(("a", 0), ("a", 2))
+
+
+def test_subscribe_and_assign_exclude_each_other(broker: Broker) -> None:
+    filled(broker, "a", 1)
+    with pytest.raises(ConfigError):
+        Consumer(broker, "a").assign([("a", 0)])
+    consumer = Consumer(broker)
+    consumer.subscribe(re.compile("^a$"))
+    with pytest.raises(ConfigError):
+        consumer.assign([("a", 0)])
+    consumer = Consumer(broker)
+    consumer.assign([("a", 0)])
+    with pytest.raises(ConfigError):
+        consumer.subscribe(["a"])
+    assert len(consumer.poll()) == 1
+
+
+def test_unsubscribe_makes_room_for_the_other_kind(broker: Broker) -> None:
+    filled(broker, "a", 1)
+    filled(broker, "b", 1)
+    consumer = Consumer(broker, "a")
+    consumer.unsubscribe()
+    assert not consumer.assignment()
+    assert not consumer.subscription()
+    consumer.assign([("b", 0)])
+    assert sources(consumer.poll()) == partitions(("b", 0))
+    consumer.unsubscribe()
+    consumer.subscribe(["a"])
+    assert sources(consumer.poll()) == partitions(("a", 0))
+
+
+@pytest.mark.parametrize("topics", [["nope"], ["a", "nope"]])
+def test_an_unknown_topic_is_refused_at_subscribe(broker: Broker, topics: list[str]) -> None:
+    filled(broker, "a", 1)
+    with pytest.raises(UnknownTopicError):
+        Consumer(broker, *topics)
+    with pytest.raises(UnknownTopicError):
+        Consumer(broker).subscribe(topics)
+    assert list(broker.topics) == ["a"]
+
+
+@pytest.mark.parametrize("unknown", [("a", 5), ("a", -1), ("nope", 0)])
+def test_what_is_not_there_cannot_be_assigned_and_read(
+    broker: Broker, unknown: tuple[str, int]
+) -> None:
+    filled(broker, "a", 1)
+    consumer = Consumer(broker)
+    with pytest.raises(LookupError):
+        consumer.assign([unknown])
+        consumer.poll()
+    assert list(broker.topics) == ["a"]
+
+
+def test_subscribe_makes_an_unknown_topic_where_the_broker_allows_it() -> None:
+    with Broker(":memory:", auto_create_topics=True, default_partitions=3) as broker:
+        consumer = Consumer(broker, "made")
+        assert len(broker.topic("made")) == 3
+        consumer.poll()
+        Producer(broker).send("made", b"v", partition=2)
+        assert [record.value for record in consumer.poll()] == [b"v"]
+
+
+def test_new_partitions_of_a_subscribed_topic_are_picked_up_from_their_start(
+    broker: Broker,
+) -> None:
+    topic = filled(broker, "a", 1)
+    earliest = Consumer(broker, "a")
+    latest = Consumer(broker, "a", auto_offset_reset="latest")
+    assert (len(earliest.poll()), len(latest.poll())) == (1, 0)
+    topic.add_partitions(4)
+    topic[3].append_many([b"1", b"2"])
+    for consumer in (earliest, latest):
+        assert [(r.partition, r.value) for r in consumer.poll()] == [(3, b"1"), (3, b"2")]
+        assert TopicPartition("a", 3) in consumer.assignment()
+
+
+def test_records_of_a_deleted_topic_do_not_come_and_a_new_one_is_read_whole(
+    broker: Broker,
+) -> None:
+    filled(broker, "x-old", 5)
+    filled(broker, "x-kept", 1)
+    consumer = Consumer(broker)
+    consumer.subscribe(re.compile("^x-"))
+    assert len(list(consumer.drain())) == 6
+    broker.delete_topic("x-old")
+    filled(broker, "x-old", 3)
+    assert [r.value for r in consumer.drain()] == [b"x-old/0/%d" % n for n in range(3)]
+
+
+def test_a_topic_deleted_under_its_reader_gives_nothing_or_unknown_topic(broker: Broker) -> None:
+    topic = filled(broker, "a", 5)
+    consumer = Consumer(broker, "a")
+    assert len(consumer.poll(max_records=2)) == 2
+    broker.delete_topic("a")
+    try:
+        after = list(consumer.poll())
+    except UnknownTopicError:
+        after = []
+    assert after == []
+    with pytest.raises(UnknownTopicError):
+        topic[0].append(b"v")
+
+
+# -- poll ---------------------------------------------------------------------------------------
+
+
+def test_poll_of_nothing_gives_empty_records(broker: Broker) -> None:
+    filled(broker, "a", 0)
+    records = Consumer(broker, "a").poll()
+    assert (len(records), bool(records), list(records), list(records.values)) == (0, False, [], [])
+
+
+def test_records_over_several_partitions_agree_with_their_columns(broker: Broker) -> None:
+    filled(broker, "a", 7, 3, 5)
+    filled(broker, "b", 4)
+    records = Consumer(broker, "a", "b").poll()
+    each = list(records)
+    assert len(each) == len(records) == 19
+    assert [record.value for record in each] == list(records.values)
+    assert [record.offset for record in each] == list(records.offsets)
+    assert [record.timestamp for record in each] == list(records.timestamps)
+    assert [record.key for record in each] == list(records.keys)
+    assert [records[n] for n in range(-19, 19)] == each * 2
+    assert list(records[5:12]) == each[5:12]
+    assert list(records[::-3]) == each[::-3]
+    for outside in (19, -20):
+        with pytest.raises(IndexError):
+            records[outside]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 100])
+def test_poll_gives_at_most_max_poll_records_and_loses_none(broker: Broker, limit: int) -> None:
+    filled(broker, "a", 40, 3, 17)
+    consumer = Consumer(broker, "a", max_poll_records=limit)
+    seen: list[tuple[int, int]] = []
+    while records := consumer.poll():
+        assert len(records) <= limit
+        seen += [(record.partition, record.offset) for record in records]
+    assert sorted(seen) == [(p, n) for p, count in enumerate((40, 3, 17)) for n in range(count)]
+    for partition in range(3):
+        offsets = [offset for p, offset in seen if p == partition]
+        assert offsets == sorted(offsets)
+
+
+def test_max_records_limits_one_poll(broker: Broker) -> None:
+    filled(broker, "a", 30)
+    consumer = Consumer(broker, "a", max_poll_records=10)
+    assert list(consumer.poll(max_records=3).offsets) == [0, 1, 2]
+    assert list(consumer.poll().offsets) == list(range(3, 13))
+    assert list(consumer.poll(max_records=1).offsets) == [13]
+
+
+def test_poll_gives_at_most_500_records_unless_told_otherwise(broker: Broker) -> None:
+    filled(broker, "a", 1200)
+    consumer = Consumer(broker, "a")
+    lengths = [len(consumer.poll()) for _ in range(100)]
+    assert (max(lengths) <= 500, sum(lengths)) == (True, 1200)
+
+
+def test_poll_is_fair_between_full_partitions(broker: Broker) -> None:
+    filled(broker, "a", 500, 500, 500)
+    filled(broker, "b", 500)
+    consumer = Consumer(broker, "a", "b")
+    seen = Counter((r.topic, r.partition) for _ in range(40) for r in consumer.poll(max_records=10))
+    assert sum(seen.values()) == 400
+    assert min(seen[pair] for pair in [("a", 0), ("a", 1), ("a", 2), ("b", 0)]) >= 40, seen
+
+
+def test_a_partition_that_never_runs_dry_does_not_starve_the_others(broker: Broker) -> None:
+    topic = filled(broker, "a", 10, 5, 5)
+    consumer = Consumer(broker, "a")
+    seen: Counter[int] = Counter()
+    for _ in range(45):
+        topic[0].append(b"more")
+        seen.update(record.partition for record in consumer.poll(max_records=1))
+    assert (seen[1], seen[2]) == (5, 5), seen
+
+
+def test_the_first_record_is_given_however_large(broker: Broker) -> None:
+    topic = broker.create_topic("a")
+    sizes = [8 << 20, 1, 3 << 20]
+    for size in sizes:
+        topic[0].append(bytes(size))
+    assert [len(record.value or b"") for record in Consumer(broker, "a").drain()] == sizes
+
+
+def test_readers_are_independent_of_each_other(broker: Broker) -> None:
+    filled(broker, "a", 10)
+    first, second = Consumer(broker, "a"), Consumer(broker, "a")
+    assert list(first.poll(max_records=6).offsets) == [0, 1, 2, 3, 4, 5]
+    second.pause(("a", 0))
+    assert list(first.poll().offsets) == [6, 7, 8, 9]
+    second.resume(("a", 0))
+    assert list(second.poll().offsets) == list(range(10))
+    first.close()
+    second.seek(("a", 0), 9)
+    assert list(second.poll().offsets) == [9]
+
+
+def test_records_stay_what_they_were(broker: Broker) -> None:
+    topic = filled(broker, "a", 300)
+    records = Consumer(broker, "a").poll()
+    topic[0].delete_before(300)
+    topic[0].append_many([b"x" * 50] * 300)
+    assert [record.value for record in records] == [b"a/0/%d" % n for n in range(300)]
+
+
+# -- deserializers ------------------------------------------------------------------------------
+
+
+def test_deserializers_make_the_key_and_value_of_every_record(broker: Broker) -> None:
+    topic = broker.create_topic("a")
+    topic[0].append_many([b"1", b"22"], keys=[b"k", b"kk"])
+
+    def reader() -> Consumer:
+        return Consumer(broker, "a", key_deserializer=bytes.decode, value_deserializer=int)
+
+    records = reader().poll()
+    assert [(record.key, record.value) for record in records] == [("k", 1), ("kk", 22)]
+    assert (list(records.keys), list(records.values)) == (["k", "kk"], [1, 22])
+    assert [(record.key, record.value) for record in reader().drain()] == [("k", 1), ("kk", 22)]
+    assert topic[0].read(0)[0].value == b"1"
+
+
+def test_what_a_deserializer_raises_comes_out_and_the_record_can_be_stepped_over(
+    broker: Broker,
+) -> None:
+    topic = broker.create_topic("a")
+    topic[0].append_many([b"0", b"1", b"bad", b"3"])
+    consumer = Consumer(broker, "a", value_deserializer=int)
+    with pytest.raises(ValueError, match="bad"):
+        list(consumer.poll())
+    consumer.seek(("a", 0), 3)
+    assert [record.value for record in consumer.poll()] == [3]
+
+
+def test_iteration_gives_what_comes_before_a_record_that_cannot_be_deserialized(
+    broker: Broker,
+) -> None:
+    topic = broker.create_topic("a")
+    topic[0].append_many([b"0", b"1", b"bad", b"3"])
+    consumer = Consumer(broker, "a", value_deserializer=int)
+    seen = []
+    with pytest.raises(ValueError, match="bad"):
+        for record in consumer.drain():
+            seen.append(record.value)
+    assert seen == [0, 1]
+    assert consumer.position(("a", 0)) == 2
+    consumer.seek(("a", 0), 3)
+    assert [record.value for record in consumer.drain()] == [3]
+
+
+# -- settings, commit and closing ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"auto_offset_reset": "newest"},
+        {"auto_offset_reset": None},
+        {"isolation": "serializable"},
+        {"max_poll_records": 0},
+        {"max_poll_records": -1},
+    ],
+    ids=str,
+)
+def test_an_unknown_setting_is_a_config_error(broker: Broker, setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Consumer(broker, **setting)
+
+
+def test_commit_without_a_group_is_a_config_error(broker: Broker) -> None:
+    filled(broker, "a", 2)
+    consumer = Consumer(broker, "a")
+    record = consumer.poll()[0]
+    for arguments in ((), ({TopicPartition("a", 0): 1},), (record,)):
+        with pytest.raises(ConfigError):
+            consumer.commit(*arguments)
+    consumer.close()
+    assert list(Consumer(broker, "a").poll().offsets) == [0, 1]
+
+
+USES: dict[str, Callable[[Consumer], Any]] = {
+    "poll": lambda consumer: consumer.poll(),
+    "waiting poll": lambda consumer: consumer.poll(timeout=None),
+    "next": lambda consumer: next(iter(consumer)),
+    "drain": lambda consumer: list(consumer.drain()),
+    "subscribe": lambda consumer: consumer.subscribe(["a"]),
+    "assign": lambda consumer: consumer.assign([("a", 0)]),
+    "unsubscribe": lambda consumer: consumer.unsubscribe(),
+    "seek": lambda consumer: consumer.seek(("a", 0), 0),
+    "seek_to_end": lambda consumer: consumer.seek_to_end(("a", 0)),
+    "position": lambda consumer: consumer.position(("a", 0)),
+    "pause": lambda consumer: consumer.pause(("a", 0)),
+    "resume": lambda consumer: consumer.resume(("a", 0)),
+    "lag": lambda consumer: consumer.lag(),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_use_after_close_is_a_closed_error(broker: Broker, use: str) -> None:
+    filled(broker, "a", 1)
+    consumer = Consumer(broker, "a")
+    consumer.close()
+    with pytest.raises(ClosedError):
+        USES[use](consumer)
+
+
+def test_the_with_block_closes_and_closing_twice_is_fine(broker: Broker) -> None:
+    filled(broker, "a", 1)
+    with Consumer(broker, "a") as consumer:
+        assert len(consumer.poll()) == 1
+        consumer.close()
+    consumer.close()
+    with pytest.raises(ClosedError):
+        consumer.poll()
+    assert len(Consumer(broker, "a").poll()) == 1
+
+
+def test_an_exception_leaves_the_with_block_as_it_is(broker: Broker) -> None:
+    filled(broker, "a", 1)
+    with pytest.raises(ZeroDivisionError, match="mine"), Consumer(broker, "a") as consumer:
+        raise ZeroDivisionError("mine")
+    with pytest.raises(ClosedError):
+        consumer.poll()
+
+
+def test_poll_after_the_broker_closed_is_a_closed_error(broker: Broker) -> None:
+    filled(broker, "a", 1)
+    consumer = Consumer(broker, "a")
+    broker.close()
+    with pytest.raises(ClosedError):
+        consumer.poll()
+    consumer.close()
