@@ -10,23 +10,18 @@ user code runs under any of them.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import re
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sortedcontainers import SortedDict
 
 from minilog.clock import Clock, SystemClock, release_once
-from minilog.config import BrokerConfig, SyncLevel, TopicConfig
+from minilog.config import BrokerConfig, SyncLevel, TopicConfig, nearest
 from minilog.errors import (
     ClosedError,
     ConfigError,
-    CorruptionError,
     ForkedError,
     InvalidTopicError,
     ReadOnlyError,
@@ -35,38 +30,14 @@ from minilog.errors import (
     TopicExistsError,
     UnknownTopicError,
 )
+from minilog.home import LOCK_FILE, MEMORY, RESERVED_PREFIX, Marks, check_topic_name, home_at
 from minilog.housekeeping import Housekeeper
+from minilog.lifetime import dismiss, enrol
 from minilog.partition import Partition
 from minilog.reports import RecoveryReport
 from minilog.storage import CleanMark, Log, Opening, Problem
-from minilog.storage.files import (
-    UNFINISHED,
-    Directory,
-    Lock,
-    MapLimit,
-    call_in_forked_child,
-    disk_directory,
-    map_limit,
-)
-from minilog.storage.format import decode_document, encode_document
-from minilog.storage.memory import MemoryDirectory
-from minilog.topic import (
-    Topic,
-    TopicState,
-    check_partition_count,
-    make_partitions,
-)
-
-MEMORY = ":memory:"
-LOCK_FILE = "minilog.lock"
-BROKER_FILE = "broker.json"
-CLEAN_FILE = "clean.json"
-OURS = frozenset({LOCK_FILE, BROKER_FILE, CLEAN_FILE})
-SET_ASIDE = "="  # ends the directory of a topic that is called like one of those
-TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-RESERVED_PREFIX = "__"
-
-_live: weakref.WeakSet[Broker] = weakref.WeakSet()
+from minilog.storage.files import Lock, MapLimit, map_limit
+from minilog.topic import Topic, TopicState, check_partition_count
 
 
 class Broker:
@@ -112,14 +83,14 @@ class Broker:
         self._damaged: dict[str, StorageError] = {}
         self._problems: list[Problem] = []
         self._errors: list[Exception] = []
-        self._marks: dict[str, CleanMark] = {}
+        self._marks: Marks = {}
         self._is_marked_clean = False
         self._waiters: list[threading.Lock] = []
         self._changes = 0
         self._maps = MapLimit(map_limit())
         self._lock: Lock | None = None
         self._is_in_memory = isinstance(path, str) and path == MEMORY
-        self._directory = _directory_of(path)
+        self._home = home_at(path)
         self._housekeeper = Housekeeper(self, self._house_interval_ms())
         if read_only:
             self._open_for_reading()
@@ -129,20 +100,23 @@ class Broker:
         subscribe = getattr(self._clock, "subscribe", None)
         if subscribe is not None:
             subscribe(self.keep_house)
-        _live.add(self)
+        enrol(self)
 
     # ------------------------------------------------------------ opening
 
     def _open_for_writing(self) -> None:
-        if not self._directory.exists():
-            self._directory.make()
-        self._lock = self._directory.lock(LOCK_FILE)
+        home = self._home
+        if not home.exists():
+            home.directory.make()
+        self._lock = home.directory.lock(LOCK_FILE)
         try:
-            self._open_broker_file()
-            self._remove_unfinished()
-            self._marks, self._is_marked_clean = self._load_marks()
-            self._load_topics()
-            self._recover(is_clean=self._is_marked_clean)
+            home.enter()
+            home.remove_unfinished()
+            marks = home.load_marks(self._problems)
+            self._is_marked_clean = marks is not None
+            self._marks = marks or {}
+            self._find_topics()
+            self._recover()
         except BaseException:
             for topic in self._topics.values():
                 topic.abandon(_not_opened)
@@ -152,109 +126,38 @@ class Broker:
     def _open_for_reading(self) -> None:
         if self._is_in_memory:
             raise ConfigError('read_only=True with ":memory:" would never hold a record')
-        if not self._directory.exists():
-            raise StorageError(f"{self._directory.path} does not exist; there is no log to read")
-        decode_document(self._read_broker_file(), f"{self._directory.path}/{BROKER_FILE}")
-        with contextlib.suppress(StorageError):
-            self._marks, _ = self._load_marks()
-        self._load_topics()
+        if not self._home.exists():
+            raise StorageError(f"{self._home.path} does not exist; there is no log to read")
+        self._home.check()
+        self._marks = self._home.load_marks(self._problems) or {}
+        self._find_topics()
 
-    def _open_broker_file(self) -> None:
-        names = self._directory.names()
-        if BROKER_FILE in names:
-            decode_document(self._read_broker_file(), f"{self._directory.path}/{BROKER_FILE}")
-            return
-        others = [name for name in names if name not in OURS and not name.endswith(UNFINISHED)]
-        if others:
-            raise self._not_a_log(others)
-        content = {"id": str(uuid.uuid4())}
-        self._directory.replace(BROKER_FILE, encode_document(content))
+    def _find_topics(self) -> None:
+        for name, found in self._home.topics():
+            if not isinstance(found, StorageError):
+                if name not in self._topics:
+                    self._topics[name] = Topic(self, self._home.topic_directory(name), found)
+            elif name not in self._damaged:
+                self._damaged[name] = found
+                self._note(found, f"{self._home.path}/{name}")
 
-    def _read_broker_file(self) -> bytes:
-        try:
-            return self._directory.read(BROKER_FILE)
-        except FileNotFoundError:
-            raise self._not_a_log(self._directory.names()) from None
+    def _note(self, error: StorageError, path: str) -> None:
+        reason = getattr(error, "reason", str(error))
+        self._problems.append(Problem(getattr(error, "path", path), 0, None, reason))
 
-    def _not_a_log(self, names: list[str]) -> StorageError:
-        found = f"it holds {', '.join(names[:3])}" if names else "it is empty"
-        return StorageError(
-            f"{self._directory.path} is not a minilog directory: it has no {BROKER_FILE} "
-            f"({found}). Give a directory that minilog made, or a new one"
-        )
-
-    def _remove_unfinished(self) -> None:
-        """Remove what a crash left half made or half deleted."""
-        for name in self._directory.names():
-            if name.endswith(UNFINISHED) or name.startswith(UNFINISHED):
-                child = self._directory.child(name)
-                try:
-                    is_directory = child.exists()
-                except StorageError:
-                    is_directory = False
-                if is_directory:
-                    child.remove()
-                else:
-                    self._directory.unlink(name)
-
-    def _load_marks(self) -> tuple[dict[str, CleanMark], bool]:
-        path = f"{self._directory.path}/{CLEAN_FILE}"
-        try:
-            content = decode_document(self._directory.read(CLEAN_FILE), path)
-            return {key: CleanMark(*mark) for key, mark in content["logs"].items()}, True
-        except FileNotFoundError:
-            return {}, False
-        except (CorruptionError, KeyError, TypeError, AttributeError) as error:
-            reason = getattr(error, "reason", str(error))
-            self._problems.append(Problem(path, 0, None, f"{reason}; every log was read instead"))
-            return {}, False
-
-    def _load_topics(self) -> None:
-        for name in self._directory.names():
-            if name not in OURS and UNFINISHED not in (name[:1], name[-1:]):
-                self._load_topic(name)
-
-    def _load_topic(self, directory_name: str) -> None:
-        child = self._directory.child(directory_name)
-        try:
-            if not child.exists():
-                return
-        except StorageError as error:
-            if TOPIC_NAME.fullmatch(directory_name):
-                self._note_damage(directory_name, error)
-            return
-        try:
-            state = TopicState.load(child)
-        except StorageError as error:
-            if directory_name in self._topics or any(name.isdecimal() for name in child.names()):
-                self._note_damage(directory_name.rstrip(SET_ASIDE), error)
-            return  # a directory of somebody else's, left alone
-        if topic_directory(state.name) == directory_name:
-            self._topics[state.name] = Topic(self, child, state)
-
-    def _note_damage(self, name: str, error: StorageError) -> None:
-        if name not in self._damaged:
-            self._damaged[name] = error
-            path = getattr(error, "path", f"{self._directory.path}/{name}")
-            reason = getattr(error, "reason", str(error))
-            self._problems.append(Problem(path, 0, None, reason))
-
-    def _recover(self, *, is_clean: bool) -> None:
+    def _recover(self) -> None:
         """Open every log after a crash; after a clean close only those that look changed."""
         for topic in self._topics.values():
             for partition in topic.partitions:
                 mark = self._marks.get(_mark_key(topic, partition.index))
-                if is_clean and mark is not None:
+                if mark is not None:
                     directory = topic.partition_directory(partition.index)
-                    stamp = directory.stamp(f"{mark.base_offset:020d}.log")
-                    if mark.is_sealed or (stamp and stamp[-1] == mark.position):
+                    if Log.looks_untouched(directory, mark):
                         continue
                 try:
                     partition.open()
                 except StorageError as error:
-                    path = getattr(error, "path", topic.directory.path)
-                    reason = getattr(error, "reason", str(error))
-                    self._problems.append(Problem(path, 0, None, reason))
+                    self._note(error, topic.directory.path)
 
     # ------------------------------------------------------------ topics
 
@@ -281,8 +184,13 @@ class Broker:
                     f"topic {name!r} exists already; exist_ok=True returns it as it is"
                 )
             self._check_case(name)
-            topic = self._make_topic(TopicState(name, uuid.uuid4(), partitions, config, {}))
-        self.topic_changed(topic)
+            state = TopicState(name, uuid.uuid4(), partitions, config, {})
+            self._home.make_topic(state, self._clock)
+            topic = Topic(self, self._home.topic_directory(name), state)
+            for number in range(partitions):
+                self._marks[_mark_key(topic, number)] = Log.fresh_mark(0)
+            self._topics[name] = topic
+        self.topic_changed()
         return topic
 
     def _check_case(self, name: str) -> None:
@@ -293,25 +201,6 @@ class Broker:
                     f"topic {name!r} differs from {other!r} only in letter case; not every file "
                     "system tells them apart"
                 )
-
-    def _make_topic(self, state: TopicState) -> Topic:
-        name = topic_directory(state.name)
-        unfinished = self._directory.child(state.id.hex + UNFINISHED)
-        try:
-            unfinished.make()
-            make_partitions(unfinished, state.id, range(state.partition_count), self._clock)
-            state.save(unfinished)
-            self._directory.rename(state.id.hex + UNFINISHED, name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                unfinished.remove()
-            raise
-        self._directory.sync()
-        topic = Topic(self, self._directory.child(name), state)
-        for number in range(state.partition_count):
-            self._marks[_mark_key(topic, number)] = Log.fresh_mark(0)
-        self._topics[state.name] = topic
-        return topic
 
     def topic(self, name: str) -> Topic:
         """Return the topic of that name; UnknownTopicError."""
@@ -349,19 +238,15 @@ class Broker:
                 raise self._unknown(name)
             self.before_write()
             topic: Topic | None = self._topics.get(name)
-            deleted = UNFINISHED + uuid.uuid4().hex
-            self._directory.rename(topic_directory(name), deleted)
+            deleted = self._home.take_away(name)
             self._topics.pop(name, None)
             self._damaged.pop(name, None)
             if topic is not None:
                 topic.abandon(lambda: self._unknown(name))
-                self.topic_changed(topic)
-            self._directory.sync()
-            self._directory.child(deleted).remove()
+            deleted.remove()
+        self.topic_changed()
 
     def _unknown(self, name: object) -> UnknownTopicError:
-        from minilog.config import nearest
-
         hint = nearest(str(name), self._topics) if self._topics else "; there are none yet"
         return UnknownTopicError(f"no topic {name!r}{hint}")
 
@@ -372,11 +257,8 @@ class Broker:
                 if topic.is_gone():
                     del self._topics[name]
                     topic.abandon(lambda name=name: self._unknown(name))
-            known = {topic_directory(name) for name in self._topics}
             before = len(self._topics)
-            for name in self._directory.names():
-                if name not in known and name not in OURS and name[:1] != UNFINISHED:
-                    self._load_topic(name)
+            self._find_topics()
             if len(self._topics) != before:
                 self._changes += 1
 
@@ -432,7 +314,7 @@ class Broker:
             unsubscribe = getattr(self._clock, "unsubscribe", None)
             if unsubscribe is not None:
                 unsubscribe(self.keep_house)
-            _live.discard(self)
+            dismiss(self)
             self._wake()
             try:
                 self._close_topics()
@@ -456,8 +338,7 @@ class Broker:
             raise failure
         is_disk_writer = not self._config.read_only and not self._is_in_memory
         if is_disk_writer and not self._is_marked_clean:
-            content = {"logs": {key: list(mark) for key, mark in self._marks.items()}}
-            self._directory.replace(CLEAN_FILE, encode_document(content))
+            self._home.save_marks(self._marks)
 
     def _keep_mark(self, key: str, partition: Partition, mark: CleanMark | None) -> None:
         if mark is not None:
@@ -477,7 +358,7 @@ class Broker:
             self.close()
 
     def __repr__(self) -> str:
-        return f"<Broker {self._directory.path}>"
+        return f"<Broker {self._home.path}>"
 
     # ------------------------------------------------------------ for topics, producers, consumers
 
@@ -531,8 +412,7 @@ class Broker:
         if self._is_marked_clean:
             with self._mark_lock:
                 if self._is_marked_clean:
-                    self._directory.unlink(CLEAN_FILE)
-                    self._directory.sync()
+                    self._home.clear_marks()
                     self._is_marked_clean = False
         is_turned_by_hand = hasattr(self._clock, "subscribe")
         if not self._is_in_memory and not is_turned_by_hand and self._house_interval_ms():
@@ -551,11 +431,10 @@ class Broker:
         self.check_open()
         if self._config.read_only:
             raise ReadOnlyError(
-                f"{self._directory.path} was opened with read_only=True; "
-                "open it without to change it"
+                f"{self._home.path} was opened with read_only=True; open it without to change it"
             )
 
-    def topic_changed(self, topic: Topic) -> None:
+    def topic_changed(self) -> None:
         """Tell those who wait that topics or partitions have come or gone."""
         self._changes += 1
         self._wake()
@@ -620,36 +499,6 @@ class Topics(Mapping[str, Topic]):
         return f"<Topics {', '.join(self)}>"
 
 
-def topic_directory(name: str) -> str:
-    """Return the name of a topic's directory: its own, unless a file of ours is called so."""
-    return name + SET_ASIDE if name.lower() in OURS else name
-
-
-def check_topic_name(name: object) -> None:
-    """Raise InvalidTopicError unless ``name`` may be a topic's."""
-    if not isinstance(name, str):
-        raise InvalidTopicError(f"topic name is {name!r}; it must be a str")
-    if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
-        raise InvalidTopicError(
-            f"topic name {name[:300]!r} is not allowed: 1 to 249 characters of a-z, A-Z, 0-9, "
-            "'.', '_' and '-', and not '.' or '..'"
-        )
-    if name.startswith(RESERVED_PREFIX):
-        raise InvalidTopicError(
-            f"topic name {name!r} is not allowed: names that begin with __ are minilog's own"
-        )
-
-
-def _directory_of(path: Any) -> Directory:
-    if isinstance(path, str) and path == MEMORY:
-        return MemoryDirectory()
-    if isinstance(path, bytes) or not (isinstance(path, str) or hasattr(path, "__fspath__")):
-        raise ConfigError(f'path is {path!r}; it must be a str, an os.PathLike or ":memory:"')
-    if isinstance(path, str) and ("\0" in path or not path):
-        raise ConfigError(f"path is {path!r}; it must name a directory")
-    return disk_directory(path)
-
-
 def _mark_key(topic: Topic, partition: int) -> str:
     return f"{topic.id}/{partition}"
 
@@ -667,20 +516,3 @@ def _forked() -> ForkedError:
         "this broker belongs to the parent of fork; open one of your own in the child "
         "(read_only=True while the parent writes)"
     )
-
-
-def _refuse_all_in_child() -> None:
-    for broker in list(_live):
-        broker.refuse_in_child()
-
-
-def _close_all() -> None:
-    """Close what was left open when the interpreter ends, so that nothing need be recovered."""
-    for broker in list(_live):
-        if broker._refusal is None:
-            with contextlib.suppress(OSError, StorageError):
-                broker.close()
-
-
-call_in_forked_child(_refuse_all_in_child)
-atexit.register(_close_all)

@@ -1,28 +1,17 @@
-"""A partition: a Log made safe for threads; its lock, its visible end and its wake-ups.
+"""A partition: one ordered, numbered sequence of records; what is appended, read and deleted.
 
-Writers take the lock, readers do not. What readers see is the *end*: with ``sync="always"`` it
-moves when the records are on the disk, else as soon as they are stored. Whoever waits for it to
-move leaves a lock to be released; an appender looks there only when somebody waits.
-
-This module refuses to know files, frames, topics' settings on disk, and which key goes where.
+It checks what it is given and turns it into what the log takes; the thread-safety underneath is
+``shared_log.py``'s. This module refuses to know files, frames, a topic's settings on disk, and
+which key goes where.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 from minilog.arguments import as_list, check_whole, timestamps_of
-from minilog.clock import Clock, Deadline, check_timeout, release_once
-from minilog.config import MIB, TopicConfig
-from minilog.errors import (
-    InvalidRecordError,
-    OffsetConflictError,
-    OffsetOutOfRangeError,
-    ReadOnlyError,
-    SyncFailedError,
-)
+from minilog.clock import Deadline, check_timeout
+from minilog.errors import InvalidRecordError, OffsetConflictError, OffsetOutOfRangeError
 from minilog.records import (
     BytesLike,
     HeadersLike,
@@ -33,54 +22,17 @@ from minilog.records import (
     headers_of,
     timestamp_of,
 )
-from minilog.storage import CleanMark, End, Log, encode_batch, encode_headers, too_large
+from minilog.shared_log import SharedLog
+from minilog.storage import Log, encode_batch, encode_headers, too_large
 
 NO_LIMIT = 2**62
 READ_AHEAD = 2048  # records that iteration reads at once
 READ_AHEAD_BYTES = 256 * 1024
-LOOK_AGAIN_S = 0.02  # how often a read-only waiter looks at the files
 EMPTY = Records()
 
 
-class Host(Protocol):
-    """What a partition needs of the topic and broker it belongs to."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def config(self) -> TopicConfig: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def is_read_only(self) -> bool: ...
-    @property
-    def is_sync_always(self) -> bool: ...
-    def open_log(self, partition: int) -> Log: ...
-    def before_write(self) -> None: ...
-    def start_offset(self, partition: int) -> int: ...
-    def raise_start_offset(self, partition: int, offset: int) -> None: ...
-
-
-class Partition:
+class Partition(SharedLog):
     """One ordered, numbered sequence of records; made by its topic."""
-
-    def __init__(self, host: Host, index: int) -> None:
-        self._host = host
-        self._index = index
-        self._log: Log | None = None
-        self._published: End | None = None  # the end that readers see, with sync="always"
-        self._refusal: Callable[[], Exception] | None = None  # closed, forked or deleted
-        self._failure: BaseException | None = None  # of a sync: nothing may be written any more
-        self._has_written = False
-        self._is_plain = False  # the short path of append will do
-        self._is_sync_always = host.is_sync_always
-        self._now_ms = host.clock.now_ms
-        self._waiters: list[threading.Lock] = []
-        self._make_locks()
-
-    def _make_locks(self) -> None:
-        self._lock = threading.Lock()
-        self._sync_lock = threading.Lock()
 
     # ------------------------------------------------------------ what it is
 
@@ -393,191 +345,6 @@ class Partition:
     def now_ms(self) -> int:
         """Return the time by the broker's clock."""
         return self._now_ms()
-
-    def add_waiter(self, waiter: threading.Lock) -> None:
-        """Have ``waiter`` released when records come or the partition closes."""
-        self._waiters.append(waiter)
-
-    def remove_waiter(self, waiter: threading.Lock) -> None:
-        """Forget ``waiter``."""
-        self._waiters.remove(waiter)
-
-    def _wake(self) -> None:
-        for waiter in list(self._waiters):
-            release_once(waiter)
-
-    def _wait_beyond(self, offset: int, deadline: Deadline) -> None:
-        waiter = threading.Lock()
-        waiter.acquire()
-        self.add_waiter(waiter)
-        try:
-            # Looked at after the waiter was left: an append before it is seen here, one after
-            # it finds the waiter.
-            if self._refusal is None and self._end(self._opened()).next_offset <= offset:
-                deadline.wait(waiter, LOOK_AGAIN_S if self._host.is_read_only else None)
-        finally:
-            self.remove_waiter(waiter)
-
-    # ------------------------------------------------------------ durability
-
-    def flush(self) -> None:
-        """Return when everything appended so far is on the disk."""
-        log = self._log
-        if log is not None and log.is_dirty():
-            self._sync_until(NO_LIMIT)
-
-    def _sync_until(self, next_offset: int) -> None:
-        """Return when all below ``next_offset`` is synced; one sync serves all who wait here."""
-        with self._sync_lock:
-            self._check_writable()
-            log, published = self._log, self._published
-            assert log is not None
-            if published is not None and published.next_offset >= next_offset:
-                return
-            end = log.end()
-            try:
-                log.sync()
-            except OSError as error:
-                self._fail(error)
-                raise SyncFailedError(self._failure_text()) from error
-            if self._is_sync_always:
-                self._published = end
-        if self._waiters:
-            self._wake()
-
-    def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        self._is_plain = False
-
-    def _failure_text(self) -> str:
-        return (
-            f"a sync of {self.topic}-{self._index} failed ({self._failure}): what was not synced "
-            "has an unknown fate; look at the disk, then close and reopen the broker"
-        )
-
-    # ------------------------------------------------------------ for the broker
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its files were looked at."""
-        return self._log is not None
-
-    def open(self) -> None:
-        """Open its files now; StorageError when they cannot be."""
-        self._opened()
-
-    def _opened(self) -> Log:
-        if self._refusal is not None:
-            raise self._refusal()
-        log = self._log
-        if log is None:
-            with self._lock:
-                log = self._log or self._open()
-        if self._host.is_read_only:
-            with self._lock:
-                log.follow()
-        return log
-
-    def _open(self) -> Log:
-        log = self._host.open_log(self._index)
-        if self._is_sync_always:
-            self._published = log.end()
-        self._log = log
-        self.reconfigure()
-        return log
-
-    def _end(self, log: Log) -> End:
-        published = self._published
-        return log.end() if published is None else published
-
-    def _writable_log(self) -> Log:
-        """Return the log for writing; whoever appends holds the lock."""
-        self._check_writable()
-        if not self._has_written:
-            self._host.before_write()
-            log = self._log or self._open()
-            self._has_written = True
-            self.reconfigure()
-            return log
-        assert self._log is not None
-        return self._log
-
-    def _check_writable(self) -> None:
-        if self._refusal is not None:
-            raise self._refusal()
-        if self._host.is_read_only:
-            raise ReadOnlyError(
-                f"{self.topic} cannot be written: its broker was opened with read_only=True"
-            )
-        if self._failure is not None:
-            raise SyncFailedError(self._failure_text())
-
-    def reconfigure(self) -> None:
-        """Take the topic's present settings; the caller keeps appends out."""
-        config = self._host.config
-        if self._log is not None:
-            self._log.reconfigure(config)
-        # The short path never appends as much as MIB at once, so larger limits need no look.
-        self._is_plain = (
-            self._log is not None
-            and self._has_written
-            and self._failure is None
-            and config.timestamp_type == "create"
-            and config.max_record_bytes >= MIB
-        )
-
-    def configure(self) -> None:
-        """Take the topic's present settings."""
-        with self._lock:
-            self.reconfigure()
-
-    def maintain(self, now_ms: int, *, sync: bool) -> None:
-        """Do what is due: sync, roll by age."""
-        if self._log is None or self._refusal is not None or self._failure is not None:
-            return
-        with self._lock:
-            if self._has_written and self._log.is_older_than(self._host.config.segment_ms, now_ms):
-                self._log.roll(now_ms)
-        if sync:
-            self.flush()
-
-    def close(self, refusal: Callable[[], Exception]) -> CleanMark | None:
-        """Refuse every later call and end every wait; return a mark where all was synced."""
-        with self._lock, self._sync_lock:
-            self._refusal = refusal
-            self._is_plain = False
-            self._wake()
-            log = self._log
-            if log is None or self._failure is not None or self._host.is_read_only:
-                if log is not None:
-                    log.unmap()
-                return None
-            try:
-                log.trim()
-                log.sync()
-            except OSError as error:
-                self._fail(error)
-                raise SyncFailedError(self._failure_text()) from error
-            finally:
-                log.unmap()
-            return log.mark()
-
-    def abandon(self, refusal: Callable[[], Exception]) -> None:
-        """Refuse every later call, end every wait and let go of the files as they are."""
-        with self._lock:
-            self._refusal = refusal
-            self._is_plain = False
-            self._wake()
-            if self._log is not None:
-                self._log.unmap()
-
-    def refuse_in_child(self, refusal: Callable[[], Exception]) -> None:
-        """Refuse every call in a child of fork; its locks are new, as others' owners are gone."""
-        self._make_locks()
-        self._refusal = refusal
-        self._is_plain = False
-        if self._log is not None:
-            self._log.unmap()
 
     def check(self) -> None:
         """Assert every invariant of it."""

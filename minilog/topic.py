@@ -86,7 +86,7 @@ class Owner(Protocol):
     def open_log(self, topic: Topic, partition: int) -> Log: ...
     def before_write(self) -> None: ...
     def check_writable(self) -> None: ...
-    def topic_changed(self, topic: Topic) -> None: ...
+    def topic_changed(self) -> None: ...
 
 
 class Lockable(Protocol):
@@ -187,7 +187,7 @@ class Topic:
             self._save(self._state._replace(partition_count=total))
             added = tuple(Partition(self, number) for number in range(before, total))
             self._partitions += added
-            self._owner.topic_changed(self)
+            self._owner.topic_changed()
 
     def _save(self, state: TopicState) -> None:
         state.save(self._directory)

@@ -6,42 +6,37 @@ told as an unfinished end. This module refuses to know frames.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
-from minilog.broker import BROKER_FILE, CLEAN_FILE, OURS
-from minilog.errors import CorruptionError, StorageError
+from minilog.errors import CorruptionError, StorageError, UnsupportedFormatError
+from minilog.home import BROKER_FILE, home_at
 from minilog.reports import VerifyReport
-from minilog.storage import CleanMark, Problem
-from minilog.storage.files import Directory, disk_directory
-from minilog.storage.format import decode_document
+from minilog.storage import Problem
+from minilog.storage.files import PathLike
 from minilog.storage.inspection import inspect_log
-from minilog.topic import TOPIC_FILE, TopicState, log_identity
+from minilog.topic import log_identity
 
 
-def verify(path: str | os.PathLike[str]) -> VerifyReport:
+def verify(path: PathLike) -> VerifyReport:
     """Read every byte of the log at ``path`` and report what is not as it was written.
 
     StorageError when there is no log; what is wrong inside it is in the report, not raised.
     """
-    root = disk_directory(path)
-    if not root.exists():
-        raise StorageError(f"{root.path} does not exist; there is no log to verify")
+    home = home_at(path)
+    if not home.exists():
+        raise StorageError(f"{home.path} does not exist; there is no log to verify")
     problems: list[Problem] = []
     try:
-        decode_document(root.read(BROKER_FILE), f"{root.path}/{BROKER_FILE}")
-    except FileNotFoundError:
-        raise StorageError(
-            f"{root.path} is not a minilog directory: it has no {BROKER_FILE}"
-        ) from None
-    except StorageError as error:
-        problems.append(_problem(error, f"{root.path}/{BROKER_FILE}"))
-    marks = _marks(root, problems)
+        home.check()
+    except (CorruptionError, UnsupportedFormatError) as error:
+        problems.append(_problem(error, f"{home.path}/{BROKER_FILE}"))
+    marks = home.load_marks(problems) or {}
     count = size = 0
-    for directory, state in _topics(root, problems):
+    for name, state in home.topics():
+        if isinstance(state, StorageError):
+            problems.append(_problem(state, f"{home.path}/{name}"))
+            continue
         for number in range(state.partition_count):
             found = inspect_log(
-                directory.child(str(number)),
+                home.topic_directory(name).child(str(number)),
                 log_identity(state.id, number),
                 state.start_offsets.get(number, 0),
                 marks.get(f"{state.id}/{number}"),
@@ -50,32 +45,6 @@ def verify(path: str | os.PathLike[str]) -> VerifyReport:
             count += found.record_count
             size += found.size_bytes
     return VerifyReport(tuple(problems), count, size)
-
-
-def _marks(root: Directory, problems: list[Problem]) -> dict[str, CleanMark]:
-    path = f"{root.path}/{CLEAN_FILE}"
-    try:
-        content = decode_document(root.read(CLEAN_FILE), path)
-        return {key: CleanMark(*mark) for key, mark in content["logs"].items()}
-    except FileNotFoundError:
-        return {}
-    except StorageError as error:
-        problems.append(_problem(error, path))
-        return {}
-
-
-def _topics(root: Directory, problems: list[Problem]) -> Iterator[tuple[Directory, TopicState]]:
-    for name in root.names():
-        directory = root.child(name)
-        try:
-            if name in OURS or not directory.exists():
-                continue
-            names = directory.names()
-            if TOPIC_FILE in names or any(child.isdecimal() for child in names):
-                yield directory, TopicState.load(directory)
-        except StorageError as error:
-            if "symbolic link" not in str(error) and "not a directory" not in str(error):
-                problems.append(_problem(error, directory.path))
 
 
 def _problem(error: StorageError, path: str) -> Problem:

@@ -38,6 +38,9 @@ FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone leaves the
 UNFINISHED = "~"  # no topic or file of ours ends so; a leftover of a crash is told by it
 
 
+PathLike = str | os.PathLike[str]
+
+
 class Region(Protocol):
     """A file's bytes, as a sequence that can be sliced and stored into."""
 
@@ -495,7 +498,7 @@ def boot_id() -> str:
         return ""
 
 
-def disk_directory(path: str | os.PathLike[str]) -> DiskDirectory:
+def disk_directory(path: PathLike) -> DiskDirectory:
     """Return the directory at ``path``, which may itself be reached through a symbolic link."""
     return DiskDirectory(os.path.realpath(os.fspath(path)))
 

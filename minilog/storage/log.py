@@ -23,7 +23,7 @@ from minilog.storage.columns import Batch
 from minilog.storage.files import Directory, MapLimit
 from minilog.storage.reading import Tail, offset_at, read
 from minilog.storage.recovery import CleanMark, Problem, resume_clean, resume_unclean
-from minilog.storage.segment import Place, Segment
+from minilog.storage.segment import Place, Segment, log_name
 
 SEGMENT_FILE = re.compile(r"(\d{20})\.log")
 
@@ -95,6 +95,12 @@ class Log:
         return CleanMark(
             base_offset, f.HEADER_SIZE, base_offset, f.NO_TIMESTAMP, 0, 0, is_sealed=False
         )
+
+    @staticmethod
+    def looks_untouched(directory: Directory, mark: CleanMark) -> bool:
+        """Say whether the last file is as large as a clean close left it."""
+        stamp = directory.stamp(f"{log_name(mark.base_offset)}.log")
+        return bool(stamp) and (mark.is_sealed or stamp[-1] == mark.position)
 
     def _bases(self) -> list[int]:
         matches = map(SEGMENT_FILE.fullmatch, self.directory.names())

@@ -63,7 +63,7 @@ class LogMachine(RuleBasedStateMachine):
         self.copies = 0
 
     @initialize(segment_bytes=segment_size, sync=st.sampled_from(["never", "interval", "always"]))
-    def create(self, segment_bytes: int, sync: str) -> None:
+    def create(self, segment_bytes: int, sync: Any) -> None:
         self.sync = sync
         self.open(segment_bytes=segment_bytes)
         self.broker.create_topic("t", partitions=2)
@@ -190,7 +190,7 @@ class LogMachine(RuleBasedStateMachine):
         start, end = self.starts[index], len(self.rows[index])
         offset = start + round((end - start) * share)
         found = partition.read(offset, max_records=max_records, max_bytes=max_bytes)
-        rows = [tuple(each) for each in found]
+        rows: list[Row] = [tuple(each) for each in found]
         assert rows == self.kept(index, offset)[: len(rows)]
         assert len(rows) <= max_records
         assert bool(rows) == (offset < end)

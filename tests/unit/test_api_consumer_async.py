@@ -140,7 +140,7 @@ def test_close_ends_async_waiting(broker: Broker, consumer: Consumer, what: str)
             async for record in consumer:
                 seen.append(record.value)
 
-        waiting = [asyncio.ensure_future(read())]
+        waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(read())]
         if what == "broker":
             waiting.append(asyncio.ensure_future(Consumer(broker, "a").poll_async(timeout=None)))
         for _ in range(100):

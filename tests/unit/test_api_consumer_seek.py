@@ -100,7 +100,7 @@ def test_a_negative_offset_is_a_value_error_and_moves_nothing(broker: Broker) ->
     filled(broker, 5)
     consumer = Consumer(broker, "a")
     assert len(consumer.poll(max_records=2)) == 2
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"."):
         consumer.seek(A0, -1)
     assert polled(consumer) == [2, 3, 4]
 
@@ -241,7 +241,7 @@ def test_seek_to_time_goes_to_the_earliest_record_not_older(
 def test_seek_to_time_refuses_a_negative_or_naive_timestamp(broker: Broker, timestamp: Any) -> None:
     filled(broker, 1)
     consumer = Consumer(broker, "a")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"."):
         consumer.seek_to_time(timestamp, A0)
 
 
@@ -335,6 +335,30 @@ def test_loops_and_polls_share_one_position(broker: Broker) -> None:
         seen.append((record.partition, record.offset))
         seen += [(r.partition, r.offset) for r in consumer.poll(max_records=2)]
     assert sorted(seen) == [(p, n) for p in range(2) for n in range(12)]
+
+
+def test_a_poll_within_a_loop_moves_the_loop_on(broker: Broker) -> None:
+    filled(broker, 5)
+    consumer = Consumer(broker, "a")
+    seen: list[int] = []
+    positions: list[int] = []
+    for record in consumer.drain():
+        seen.append(record.offset)
+        seen += consumer.poll(max_records=1).offsets
+        positions.append(consumer.position(A0))
+    assert seen == [0, 1, 2, 3, 4]
+    assert positions == sorted(positions)
+
+
+def test_two_iterators_of_one_consumer_give_every_record_once(broker: Broker) -> None:
+    filled(broker, 8, 8)
+    consumer = Consumer(broker, "a", max_poll_records=5)
+    first, second = iter(consumer), iter(consumer)
+    turns = [first, second, second, first] * 4
+    seen = [next(iterator) for iterator in turns]
+    assert sorted((r.partition, r.offset) for r in seen) == [
+        (p, n) for p in range(2) for n in range(8)
+    ]
 
 
 def test_each_next_of_a_fresh_iterator_is_the_next_record(broker: Broker) -> None:

@@ -9,6 +9,7 @@ import array
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -109,21 +110,19 @@ def test_none_and_empty_stay_apart(
 
 
 @pytest.mark.parametrize(
-    "headers",
-    [
-        {"a": b"1", "b": None},
-        [("a", b"1"), ("b", None)],
-        (("a", b"1"), ("b", None)),
-        iter([("a", b"1"), ("b", None)]),
-        {"a": b"1", "b": None}.items(),
-    ],
-    ids=["mapping", "list", "tuple", "iterator", "items view"],
+    "like",
+    [dict, MappingProxyType, list, tuple, iter, dict.items],
+    ids=["dict", "mapping", "list", "tuple", "iterator", "items view"],
 )
 def test_headers_come_as_a_mapping_or_any_iterable_of_pairs(
-    producer: Producer, topic: Topic, headers: Any
+    producer: Producer, topic: Topic, like: Callable[[Any], Any]
 ) -> None:
-    producer.send("t", b"v", partition=0, headers=headers)
-    assert only_record(topic).headers == (("a", b"1"), ("b", None))
+    pairs: dict[str, bytes | None] = {"a": b"1", "b": None}
+    mapping = like in (dict, MappingProxyType, dict.items)
+    for _ in range(2):
+        headers = like(pairs) if mapping else like(list(pairs.items()))
+        producer.send("t", b"v", partition=0, headers=headers)
+    assert [record.headers for record in topic[0]] == [(("a", b"1"), ("b", None))] * 2
 
 
 @pytest.mark.parametrize(
@@ -243,11 +242,13 @@ def test_malformed_headers_are_refused(producer: Producer, topic: Topic, headers
 def test_a_partition_that_is_not_there_is_an_unknown_partition(
     producer: Producer, topic: Topic, partition: int
 ) -> None:
-    with pytest.raises(UnknownPartitionError):
+    # A negative number is no partition's at all, so it may be called a wrong argument instead.
+    refusal = UnknownPartitionError if partition >= 0 else (UnknownPartitionError, ConfigError)
+    with pytest.raises(refusal):
         producer.send("t", b"v", partition=partition)
-    with pytest.raises(UnknownPartitionError):
+    with pytest.raises(refusal):
         producer.send_many("t", [b"v"], partition=partition)
-    with pytest.raises(UnknownPartitionError), producer.batch() as batch:
+    with pytest.raises(refusal), producer.batch() as batch:
         batch.send("t", b"v", partition=partition)
     assert ends(topic) == [0, 0, 0]
 
@@ -278,9 +279,10 @@ def test_key_and_headers_count_towards_the_size_of_a_record(
     broker: Broker, producer: Producer
 ) -> None:
     broker.create_topic("small", max_record_bytes=100)
-    for arguments in ({"key": bytes(60)}, {"headers": [("h", bytes(60))]}):
+    either: list[dict[str, Any]] = [{"key": bytes(60)}, {"headers": [("h", bytes(60))]}]
+    for arguments in either:
         with pytest.raises(RecordTooLargeError):
-            producer.send("small", bytes(60), **arguments)  # type: ignore[arg-type]
+            producer.send("small", bytes(60), **arguments)
 
 
 def test_a_record_larger_than_a_segment_is_written(broker: Broker, producer: Producer) -> None:

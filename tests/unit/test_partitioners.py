@@ -188,11 +188,14 @@ def test_keyless_records_larger_than_the_sticky_size_change_partition_every_time
     assert all(count == 1 for _, count in runs_of(placed)), placed
 
 
-def test_send_many_of_keyless_records_uses_every_partition(broker: Broker) -> None:
+@pytest.mark.parametrize(("size", "count"), [(10, 20_000), (1000, 400), (50_000, 40)])
+def test_send_many_of_keyless_records_uses_every_partition(
+    broker: Broker, size: int, count: int
+) -> None:
     topic = broker.create_topic("t", 4)
-    ranges = Producer(broker).send_many("t", (bytes(1000) for _ in range(2000)))
+    ranges = Producer(broker).send_many("t", (bytes(size) for _ in range(count)))
     assert set(ranges) == {0, 1, 2, 3}
-    assert sum(len(partition) for partition in topic) == 2000
+    assert sum(len(partition) for partition in topic) == count
 
 
 def test_batch_of_keyless_records_uses_every_partition(broker: Broker) -> None:
@@ -246,7 +249,7 @@ def test_a_callable_is_not_asked_when_the_partition_is_given(broker: Broker) -> 
 
     producer = Producer(broker, partitioner=refuse)
     assert producer.send("t", b"v", key=b"k", partition=2).partition == 2
-    assert producer.send_many("t", [b"v"], keys=[b"k"], partition=1) == {1: range(0, 1)}
+    assert producer.send_many("t", [b"v"], keys=[b"k"], partition=1) == {1: range(1)}
 
 
 @pytest.mark.parametrize("answer", [3, 99, -1, None, "1", 1.5, b"0", object()])
