@@ -12,17 +12,24 @@ from minilog.errors import ConfigError
 from minilog.records import timestamp_of
 
 
-def check_whole(name: str, value: object, low: int = 0) -> None:
+def check_whole(name: str, value: object, low: int | None = 0) -> None:
     """Raise TypeError or ConfigError unless ``value`` is a whole number of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is {value!r}; it must be a whole number")
-    if value < low:
+    if low is not None and value < low:
         raise ConfigError(f"{name} is {value}; it must be at least {low}")
 
 
-def as_list(name: str, given: object, length: int | None = None) -> Sequence[Any]:
+def is_column(given: object) -> bool:
+    """Say whether ``given`` can be a column: an iterable that is not itself one entry."""
+    return isinstance(given, Iterable) and not isinstance(
+        given, (str, bytes, bytearray, memoryview)
+    )
+
+
+def as_list(name: str, given: Any, length: int | None = None) -> Sequence[Any]:
     """Return any iterable as a list or tuple, of ``length`` where that is given."""
-    if isinstance(given, (str, bytes, bytearray, memoryview)) or not isinstance(given, Iterable):
+    if not is_column(given):
         raise TypeError(f"{name} is {type(given).__name__}; it must be an iterable of them")
     listed = given if isinstance(given, (list, tuple)) else list(given)
     if length is not None and len(listed) != length:

@@ -5,12 +5,16 @@ This module refuses to know topics and which key goes where.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
+from minilog.errors import ConfigError
 from minilog.partition import Partition
+from minilog.records import bytes_of
 
 STICKY_BYTES = 16 * 1024
+LARGEST_LOOK = 1024  # records of a bulk send that are taken at once, at most
 
 
 class Sticky:
@@ -35,63 +39,102 @@ class Sticky:
         return self._number % count
 
 
+class Rows(NamedTuple):
+    """Some records by column; a column that none has is None."""
+
+    values: list[Any]
+    keys: list[Any] | None
+    headers: list[Any] | None
+    timestamps: list[Any] | None
+    sizes: list[int]
+
+    def cut(self, start: int, stop: int) -> Rows:
+        """Return the records from ``start`` to ``stop``."""
+        values, keys, headers, timestamps, sizes = (
+            None if column is None else column[start:stop] for column in self
+        )
+        return Rows(values or [], keys, headers, timestamps, sizes or [])
+
+    def pick(self, numbers: Sequence[int]) -> Rows:
+        """Return the records of these numbers."""
+        values, keys, headers, timestamps, sizes = (
+            None if column is None else [column[number] for number in numbers] for column in self
+        )
+        return Rows(values or [], keys, headers, timestamps, sizes or [])
+
+
+def rows_of(columns: Sequence[Iterable[Any] | None], batch_bytes: int) -> Iterator[Rows]:
+    """Yield records from columns (values, keys, headers, timestamps) in runs of at most about
+    ``batch_bytes``; little more than that is taken ahead. ConfigError for a short or long one."""
+    iterators = [None if column is None else iter(column) for column in columns]
+    look = 1
+    while True:
+        taken = [None if column is None else list(islice(column, look)) for column in iterators]
+        values = taken[0] or []
+        if any(column is not None and len(column) != len(values) for column in taken):
+            raise ConfigError("values, keys, headers and timestamps differ in number")
+        if not values:
+            return
+        sizes = sizes_of("value", values)
+        if taken[1] is not None:
+            sizes = [value + key for value, key in zip(sizes, sizes_of("key", taken[1]))]
+        yield Rows(values, taken[1], taken[2], taken[3], sizes)
+        average = sum(sizes) // len(sizes) + 1
+        look = max(1, min(batch_bytes // (4 * average), LARGEST_LOOK))
+
+
+def sizes_of(what: str, column: list[Any]) -> list[int]:
+    """Return the bytes of each entry; TypeError for what has none."""
+    try:
+        return list(map(len, column))
+    except TypeError:  # a null is among them, or something that bytes_of refuses
+        return [len(bytes_of(what, entry) or b"") for entry in column]
+
+
 class Buffer:
     """Records for one partition that are not written yet, by column."""
 
     __slots__ = ("headers", "keys", "size", "timestamps", "values")
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
         self.values: list[Any] = []
         self.keys: list[Any] = []
-        self.headers: list[Any] = []
-        self.timestamps: list[Any] = []
+        self.headers: dict[int, Any] = {}  # by number: most records have none
+        self.timestamps: dict[int, Any] = {}
         self.size = 0
 
     def add(self, value: Any, key: Any, headers: Any, timestamp: Any) -> None:
         """Add one record."""
+        if headers:
+            self.headers[len(self.values)] = headers
+        if timestamp is not None:
+            self.timestamps[len(self.values)] = timestamp
         self.values.append(value)
         self.keys.append(key)
-        self.headers.append(headers)
-        self.timestamps.append(timestamp)
-        self.size += len(value or b"") + len(key or b"")
 
-    def extend(self, rows: list[tuple[Any, ...]]) -> None:
+    def extend(self, rows: Rows) -> None:
         """Add many records."""
-        values, keys, headers, timestamps = zip(*rows)
-        self.values += values
-        self.keys += keys
-        self.headers += headers
-        self.timestamps += timestamps
-        try:
-            self.size += sum(map(len, values)) + sum(map(len, filter(None, keys)))
-        except TypeError:
-            self.size += sum(len(v or b"") + len(k or b"") for v, k in zip(values, keys))
-
-    def pieces(self, limit: int) -> Iterator[Buffer]:
-        """Yield the records in parts of about ``limit`` bytes."""
-        if self.size <= 2 * limit:
-            yield self
-            return
-        piece = Buffer()
-        for row in zip(self.values, self.keys, self.headers, self.timestamps):
-            piece.add(*row)
-            if piece.size >= limit:
-                yield piece
-                piece = Buffer()
-        if piece.values:
-            yield piece
+        first = len(self.values)
+        self.values += rows.values
+        self.keys += [None] * len(rows.values) if rows.keys is None else rows.keys
+        if rows.headers is not None:
+            self.headers.update(enumerate(rows.headers, first))
+        if rows.timestamps is not None:
+            self.timestamps.update(enumerate(rows.timestamps, first))
+        self.size += sum(rows.sizes)
 
     def append_to(self, partition: Partition) -> range:
         """Write the records as one batch."""
-        return partition.append_many(
-            self.values,
-            keys=self.keys if any(key is not None for key in self.keys) else None,
-            headers=self.headers if any(self.headers) else None,
-            timestamps=self._timestamps(partition),
-        )
-
-    def _timestamps(self, partition: Partition) -> list[Any] | None:
-        if all(timestamp is None for timestamp in self.timestamps):
-            return None
-        now_ms = partition.now_ms()
-        return [now_ms if given is None else given for given in self.timestamps]
+        count = len(self.values)
+        headers = timestamps = None
+        if self.headers:
+            headers = [self.headers.get(number) for number in range(count)]
+        if self.timestamps:
+            now_ms = partition.now_ms()
+            timestamps = [self.timestamps.get(number, now_ms) for number in range(count)]
+        keys = None if self.keys.count(None) == count else self.keys
+        return partition.append_many(self.values, keys=keys, headers=headers, timestamps=timestamps)

@@ -18,7 +18,14 @@ from typing import Any
 from sortedcontainers import SortedDict
 
 from minilog.clock import Clock, SystemClock, release_once
-from minilog.config import BrokerConfig, SyncLevel, TopicConfig, nearest
+from minilog.config import (
+    BROKER_KNOBS,
+    TOPIC_KNOBS,
+    BrokerConfig,
+    SyncLevel,
+    TopicConfig,
+    nearest,
+)
 from minilog.errors import (
     ClosedError,
     ConfigError,
@@ -73,6 +80,10 @@ class Broker:
             default_partitions=default_partitions,
             maintenance_interval_ms=maintenance_interval_ms,
         )
+        for name in topic_defaults.keys() - TOPIC_KNOBS.keys():
+            raise ConfigError(
+                f"unknown setting {name!r}{nearest(name, {**BROKER_KNOBS, **TOPIC_KNOBS})}"
+            )
         self._topic_defaults = TopicConfig.of(topic_defaults)
         self._clock: Clock = SystemClock() if clock is None else clock
         if not callable(getattr(self._clock, "now_ms", None)):
@@ -85,6 +96,7 @@ class Broker:
         self._errors: list[Exception] = []
         self._marks: Marks = {}
         self._is_marked_clean = False
+        self._is_let_go = False
         self._waiters: list[threading.Lock] = []
         self._changes = 0
         self._maps = MapLimit(map_limit())
@@ -184,6 +196,9 @@ class Broker:
                     f"topic {name!r} exists already; exist_ok=True returns it as it is"
                 )
             self._check_case(name)
+            if self._home.topic_directory(name).exists():
+                self._find_again(name)  # made by a call that was interrupted at its end
+                return self.create_topic(name, partitions, exist_ok=exist_ok, **settings)
             state = TopicState(name, uuid.uuid4(), partitions, config, {})
             self._home.make_topic(state, self._clock)
             topic = Topic(self, self._home.topic_directory(name), state)
@@ -238,13 +253,25 @@ class Broker:
                 raise self._unknown(name)
             self.before_write()
             topic: Topic | None = self._topics.get(name)
-            deleted = self._home.take_away(name)
-            self._topics.pop(name, None)
-            self._damaged.pop(name, None)
-            if topic is not None:
-                topic.abandon(lambda: self._unknown(name))
+            try:
+                if topic is not None:
+                    topic.abandon(lambda: self._unknown(name))  # nobody is in its files any more
+                deleted = self._home.take_away(name)
+                self._topics.pop(name, None)
+                self._damaged.pop(name, None)
+            except BaseException:
+                self._find_again(name)
+                raise
             deleted.remove()
         self.topic_changed()
+
+    def _find_again(self, name: str) -> None:
+        """Have a topic stand for its files, or not, when it could not be made or deleted."""
+        topic: Topic | None = self._topics.pop(name, None)
+        if topic is not None and not topic.is_gone():
+            self._topics[name] = topic.anew()
+        elif self._home.topic_directory(name).exists():
+            self._find_topics()
 
     def _unknown(self, name: object) -> UnknownTopicError:
         hint = nearest(str(name), self._topics) if self._topics else "; there are none yet"
@@ -302,30 +329,34 @@ class Broker:
 
     def close(self) -> None:
         """End every wait, put everything on the disk and let the next writer in."""
-        if self._refusal is not None:
-            if isinstance(self._refusal(), ForkedError):
-                raise self._refusal()
+        if self._refusal is _forked:
+            raise _forked()
+        if self._is_let_go:
             return
         self._housekeeper.stop()
         with self._guard:
-            if self._refusal is not None:
-                return
             self._refusal = _closed
             unsubscribe = getattr(self._clock, "unsubscribe", None)
             if unsubscribe is not None:
                 unsubscribe(self.keep_house)
-            dismiss(self)
             self._wake()
             try:
                 self._close_topics()
-            finally:
-                if self._lock is not None:
-                    self._lock.release()
+            except (OSError, StorageError):
+                self._let_go()
+                raise
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        dismiss(self)
+        self._is_let_go = True  # last: a close that was interrupted before can be repeated
 
     def _close_topics(self) -> None:
         failure: Exception | None = None
         for topic in self._topics.values():
-            for partition in topic.partitions:
+            for partition in topic.all_partitions:
                 try:
                     mark = partition.close(_closed)
                 except (OSError, StorageError) as error:

@@ -21,17 +21,14 @@ from minilog.errors import (
     ClosedError,
     ConfigError,
     MinilogError,
-    NoOffsetError,
-    NotAssignedError,
-    OffsetOutOfRangeError,
     UnknownTopicError,
 )
 from minilog.partition import Partition
-from minilog.records import Part, Record, Records, TimestampLike, TopicPartition, timestamp_of
+from minilog.places import Bounds, Deserializer, Place, Places
+from minilog.records import Record, Records, TimestampLike, TopicPartition, timestamp_of
 from minilog.waiting import wait_for_news, wait_for_news_async
 
 Callback = Callable[[list[TopicPartition]], Any]
-Deserializer = Callable[[bytes], Any]
 TopicPartitionLike = TopicPartition | tuple[str, int]
 
 CHOICES = {
@@ -39,23 +36,6 @@ CHOICES = {
     "isolation": ("read_uncommitted", "read_committed"),
 }
 EMPTY = Records()
-
-
-class Place:
-    """A consumer's place in one partition."""
-
-    __slots__ = ("is_paused", "moves", "partition", "position")
-
-    def __init__(self, partition: Partition, position: int | None) -> None:
-        self.partition = partition
-        self.position = position  # None until the reset policy is asked
-        self.is_paused = False
-        self.moves = 0  # how often it was sought; records read before are not delivered after
-
-    def move_to(self, position: int) -> None:
-        """Go on from ``position``."""
-        self.position = position
-        self.moves += 1
 
 
 class Consumer:
@@ -99,20 +79,15 @@ class Consumer:
             if given is not None and not callable(given):
                 raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
         self._broker = broker
-        self._reset = auto_offset_reset
         self._max_poll_records = max_poll_records
-        self._deserialize_key = key_deserializer
-        self._deserialize_value = value_deserializer
         self._lock = threading.RLock()
-        self._places: dict[TopicPartition, Place] = {}
+        self._places = Places(auto_offset_reset, key_deserializer, value_deserializer)
         self._names: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
         self._is_assigned = False
         self._callbacks: dict[str, Callback | None] = {}
         self._to_announce: list[TopicPartition] = []
         self._seen_changes = -1
-        self._turn = 0
-        self._error: MinilogError | None = None
         self._is_woken = False
         self._is_closed = False
         self._waiters: list[Any] = []
@@ -150,7 +125,7 @@ class Consumer:
             for name in names:
                 self._broker.topic_to_use(name)
             self._names, self._pattern, self._callbacks = names, pattern, callbacks
-            self._error = None
+            self._places.forget_error()
             self._refresh(is_first=True)
 
     def assign(self, partitions: Iterable[TopicPartitionLike]) -> None:
@@ -162,23 +137,22 @@ class Consumer:
                 raise ConfigError("this consumer has subscribed to topics; unsubscribe() first")
             found = {tp: self._broker.topic(tp.topic)[tp.partition] for tp in wanted}
             self._is_assigned = True
-            self._error = None
-            self._set_places(found, is_first=True)
+            self._places.forget_error()
+            self._to_announce += self._places.replace(found, is_first=True)
 
     def unsubscribe(self) -> None:
         """Read nothing any more."""
         with self._lock:
             self._check_open()
-            revoked = list(self._places)
             callback = self._callbacks.get("on_revoked")
-            self._forget()
+            revoked = self._forget()
         if callback is not None and revoked:
             callback(revoked)
 
-    def _forget(self) -> None:
+    def _forget(self) -> list[TopicPartition]:
         self._names, self._pattern, self._is_assigned = frozenset(), None, False
-        self._places, self._callbacks, self._to_announce = {}, {}, []
-        self._error = None
+        self._callbacks, self._to_announce = {}, []
+        return self._places.clear()
 
     def subscription(self) -> frozenset[str]:
         """Return the names subscribed to, or those the pattern matches now."""
@@ -192,7 +166,7 @@ class Consumer:
         with self._lock:
             self._check_open()
             self._refresh()
-            return set(self._places)
+            return {tp for tp, _ in self._places.items()}
 
     def _wanted_names(self) -> frozenset[str]:
         pattern = self._pattern
@@ -218,7 +192,7 @@ class Consumer:
                 if not self._is_deleted(name):
                     for partition in self._broker.topic(name):
                         found[TopicPartition(name, partition.index)] = partition
-        self._set_places(found, is_first=is_first)
+        self._to_announce += self._places.replace(found, is_first=is_first)
 
     def _is_deleted(self, name: str) -> bool:
         try:
@@ -226,22 +200,6 @@ class Consumer:
         except UnknownTopicError:
             return True
         return False
-
-    def _set_places(self, found: dict[TopicPartition, Partition], *, is_first: bool) -> None:
-        places: dict[TopicPartition, Place] = {}
-        for tp, partition in found.items():
-            place = self._places.get(tp)
-            if place is None or place.partition is not partition:
-                place = Place(partition, self._first_position(partition, is_first=is_first))
-                self._to_announce.append(tp)
-            places[tp] = place
-        self._places = places
-
-    def _first_position(self, partition: Partition, *, is_first: bool) -> int | None:
-        """Return where to begin: ``latest`` is pinned now, and is the start of what came later."""
-        if self._reset == "latest":
-            return partition.end_offset if is_first else partition.start_offset
-        return None
 
     # ------------------------------------------------------------ poll
 
@@ -290,108 +248,11 @@ class Consumer:
 
     def _take(self, limit: int) -> Records:
         """Return what there is, up to a number of records, and move the positions behind it."""
-        parts = self._fetch(limit)
-        for place, (_, _, rows) in parts:
-            assert place.position is not None
-            place.position = max(place.position, rows.offsets[-1] + 1)
-        return Records(part for _, part in parts)
-
-    def _fetch(
-        self, limit: int, bounds: dict[TopicPartition, int] | None = None
-    ) -> list[tuple[Place, Part]]:
-        """Return what there is at the positions, a fair share of each partition.
-
-        An error of one partition waits until what the others gave was returned.
-        """
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
         self._refresh()
-        ready = [
-            (tp, place)
-            for tp, place in self._places.items()
-            if not place.is_paused and (bounds is None or tp in bounds)
-        ]
-        if not ready:
-            return []
-        self._turn = (self._turn + 1) % len(ready)
-        ready = ready[self._turn :] + ready[: self._turn]
-        found: list[tuple[Place, Part]] = []
-        share = max(limit // len(ready), 1)
-        positions: dict[TopicPartition, int] = {}
-        left = limit
-        for quota in (share, limit):  # first a share each, then what is left for who has more
-            for tp, place in ready:
-                if left <= 0:
-                    break
-                try:
-                    records = self._read(tp, place, positions, min(quota, left), bounds)
-                except MinilogError as failure:
-                    if not found:
-                        raise
-                    self._error = failure
-                    return found
-                if records:
-                    left -= len(records)
-                    positions[tp] = records.next_offset
-                    found += [(place, self._deserialized(part)) for part in records.parts]
-        return found
-
-    def _read(
-        self,
-        tp: TopicPartition,
-        place: Place,
-        positions: dict[TopicPartition, int],
-        limit: int,
-        bounds: dict[TopicPartition, int] | None,
-    ) -> Records:
-        position = positions.get(tp)
-        if position is None:
-            position = self._resolved(tp, place)
-        if bounds is not None:
-            limit = min(limit, bounds[tp] - position)
-            if limit <= 0:
-                return EMPTY
-        try:
-            records = place.partition.read(position, max_records=limit)
-        except OffsetOutOfRangeError:
-            if self._reset == "none":
-                raise
-            place.move_to(self._reset_position(place))
-            records = place.partition.read(self._resolved(tp, place), max_records=limit)
-        if bounds is not None and records and records.next_offset > bounds[tp]:
-            records = records[: sum(offset < bounds[tp] for offset in records.offsets)]
-        return records
-
-    def _resolved(self, tp: TopicPartition, place: Place) -> int:
-        if place.position is None:
-            if self._reset == "none":
-                raise NoOffsetError(
-                    f"{tp.topic}-{tp.partition} has no committed offset and auto_offset_reset "
-                    'is "none"; seek to where to begin'
-                )
-            place.position = self._reset_position(place)
-        return place.position
-
-    def _reset_position(self, place: Place) -> int:
-        partition = place.partition
-        return partition.end_offset if self._reset == "latest" else partition.start_offset
-
-    def _deserialized(self, part: Part) -> Part:
-        if self._deserialize_key is None and self._deserialize_value is None:
-            return part
-        topic, partition, rows = part
-        return (
-            topic,
-            partition,
-            DeserializedRows(
-                rows.offsets,
-                rows.timestamps,
-                _mapped(self._deserialize_key, rows.keys),
-                _mapped(self._deserialize_value, rows.values),
-                rows.headers,
-            ),
-        )
+        found = self._places.fetch(limit)
+        for place, _, (_, _, rows) in found:
+            place.position = rows.offsets[-1] + 1
+        return Records(part for _, _, part in found)
 
     def _announce(self) -> None:
         """Run ``on_assigned`` for what is new; the assignment stands whatever it raises."""
@@ -424,21 +285,21 @@ class Consumer:
         with self._lock:
             self._check_open()
             self._refresh()
-            bounds = {
-                tp: place.partition.end_offset
-                for tp, place in self._places.items()
-                if not place.is_paused
-            }
+            bounds = {tp: place.partition.end_offset for tp, place in self._places.running()}
         return self._drain(bounds)
 
-    def _drain(self, bounds: dict[TopicPartition, int]) -> Iterator[Record]:
-        while not self._is_over():
-            count = 0
-            for record in self._yield_now(bounds):
-                count += 1
-                yield record
-            if not count:
-                return
+    def _drain(self, bounds: Bounds) -> Iterator[Record]:
+        while not self._is_over() and self._is_before(bounds):
+            yield from self._yield_now(bounds)
+
+    def _is_before(self, bounds: Bounds) -> bool:
+        """Say whether there is anything left to read before the bounds."""
+        with self._lock:
+            self._refresh()
+            return any(
+                tp in bounds and self._places.position(tp) < bounds[tp]
+                for tp, _ in self._places.running()
+            )
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         """Yield records as they come, for ever, without holding up the event loop."""
@@ -452,23 +313,21 @@ class Consumer:
             if not count and not self._is_over():
                 await self._wait_async(forever)
 
-    def _yield_now(self, bounds: dict[TopicPartition, int] | None) -> Iterator[Record]:
+    def _yield_now(self, bounds: Bounds | None) -> Iterator[Record]:
         """Yield what there is; each position moves as its record is yielded, not before, so that
         a loop that is left has used up only what it was given."""
         with self._lock:
-            if self._is_closed:
+            if self._is_over():
                 return
-            try:
-                parts = self._fetch(self._max_poll_records, bounds)
-            except ClosedError:
-                return  # the broker was closed: iteration ends
+            self._refresh()
+            found = self._places.fetch(self._max_poll_records, bounds)
         self._announce()
-        for place, part in parts:
-            moves = place.moves
+        for place, due, part in found:
             for record in Records((part,)):
-                if place.moves != moves or place.is_paused or self._is_closed:
-                    break
-                place.position = record.offset + 1
+                with self._lock:
+                    if place.position != due or place.is_paused or place.is_given_up:
+                        break  # somebody has sought, polled, paused or closed meanwhile
+                    place.position = due = record.offset + 1
                 yield record
 
     # ------------------------------------------------------------ waiting
@@ -488,8 +347,7 @@ class Consumer:
 
     def _announcers(self) -> list[Any]:
         with self._lock:
-            places = [place.partition for place in self._places.values() if not place.is_paused]
-        return [self, self._broker, *places]
+            return [self, self._broker, *(place.partition for _, place in self._places.running())]
 
     def _has_news(self) -> bool:
         if self._is_woken or self._is_over():
@@ -498,8 +356,8 @@ class Consumer:
             if self._broker.changes != self._seen_changes and self._seen_changes >= 0:
                 return True
             return any(
-                not place.is_paused and place.partition.end_offset != self._resolved(tp, place)
-                for tp, place in self._places.items()
+                place.partition.end_offset != self._places.position(tp)
+                for tp, place in self._places.running()
             )
 
     def _wait(self, deadline: Deadline) -> None:
@@ -538,43 +396,40 @@ class Consumer:
     def seek(self, tp: TopicPartitionLike, offset: int) -> None:
         """Read on from ``offset``; whether it is in the log is checked by the next poll."""
         check_whole("offset", offset)
-        with self._lock:
-            self._place(tp).move_to(offset)
-            self._error = None
-        self._wake()
+        self._move((tp,), lambda partition: offset)
 
     def seek_to_beginning(self, *tps: TopicPartitionLike) -> None:
         """Read on from the first record that is kept; no partitions named: of all."""
-        with self._lock:
-            for place in self._chosen(tps):
-                place.move_to(place.partition.start_offset)
-            self._error = None
-        self._wake()
+        self._move(tps, lambda partition: partition.start_offset)
 
     def seek_to_end(self, *tps: TopicPartitionLike) -> None:
         """Read on from what comes next; no partitions named: in all."""
-        with self._lock:
-            for place in self._chosen(tps):
-                place.move_to(place.partition.end_offset)
-            self._error = None
-        self._wake()
+        self._move(tps, lambda partition: partition.end_offset)
 
     def seek_to_time(self, timestamp: TimestampLike, *tps: TopicPartitionLike) -> None:
         """Read on from the first record whose timestamp is at or after ``timestamp``, else from
         the end; no partitions named: in all."""
         wanted = timestamp_of(timestamp)
+
+        def at_time(partition: Partition) -> int:
+            found = partition.offset_at(wanted)
+            return partition.end_offset if found is None else found
+
+        self._move(tps, at_time)
+
+    def _move(self, tps: tuple[TopicPartitionLike, ...], where: Callable[[Partition], int]) -> None:
         with self._lock:
-            for place in self._chosen(tps):
-                found = place.partition.offset_at(wanted)
-                place.move_to(place.partition.end_offset if found is None else found)
-            self._error = None
+            moved = [(place, where(place.partition)) for place in self._chosen(tps)]
+            for place, position in moved:
+                place.position = position
+            self._places.forget_error()
         self._wake()
 
     def position(self, tp: TopicPartitionLike) -> int:
         """Return the offset of the next record to read."""
         with self._lock:
-            name = _topic_partition(tp)
-            return self._resolved(name, self._place(name))
+            self._chosen((tp,))
+            return self._places.position(_topic_partition(tp))
 
     def committed(self, tp: TopicPartitionLike) -> int | None:
         """Return the group's committed offset; None without one."""
@@ -614,32 +469,18 @@ class Consumer:
     def lag(self, tp: TopicPartitionLike | None = None) -> int | dict[TopicPartition, int]:
         """Return how far the position is behind the end: of one partition, or of each."""
         with self._lock:
-            self._check_open()
+            self._chosen(() if tp is None else (tp,))
             if tp is not None:
-                return self._lag_of(_topic_partition(tp))
-            self._refresh()
-            return {name: self._lag_of(name) for name in self._places}
-
-    def _lag_of(self, tp: TopicPartition) -> int:
-        place = self._place(tp)
-        return max(place.partition.end_offset - self._resolved(tp, place), 0)
-
-    def _place(self, tp: TopicPartitionLike) -> Place:
-        self._check_open()
-        self._refresh()
-        name = _topic_partition(tp)
-        place = self._places.get(name)
-        if place is None:
-            raise NotAssignedError(
-                f"{name.topic}-{name.partition} is not assigned to this consumer; it has "
-                f"{', '.join(f'{t}-{n}' for t, n in self._places) or 'none'}"
-            )
-        return place
+                return self._places.lag(_topic_partition(tp))
+            return {name: self._places.lag(name) for name, _ in self._places.items()}
 
     def _chosen(self, tps: tuple[TopicPartitionLike, ...]) -> list[Place]:
+        """Return the places of these partitions, or all; NotAssignedError."""
         self._check_open()
         self._refresh()
-        return [self._place(tp) for tp in tps] if tps else list(self._places.values())
+        if not tps:
+            return [place for _, place in self._places.items()]
+        return [self._places[_topic_partition(tp)] for tp in tps]
 
     # ------------------------------------------------------------ the end
 
@@ -648,10 +489,9 @@ class Consumer:
         with self._lock:
             if self._is_closed:
                 return
-            revoked = list(self._places)
             callback = self._callbacks.get("on_revoked")
             self._is_closed = True
-            self._forget()
+            revoked = self._forget()
         self._wake()
         if callback is not None and revoked:
             callback(revoked)
@@ -667,33 +507,6 @@ class Consumer:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
-
-
-class DeserializedRows:
-    """Rows whose keys and values were turned into the application's own objects."""
-
-    __slots__ = ("headers", "keys", "offsets", "timestamps", "values")
-
-    def __init__(self, offsets: Any, timestamps: Any, keys: Any, values: Any, headers: Any) -> None:
-        self.offsets = offsets
-        self.timestamps = timestamps
-        self.keys = keys
-        self.values = values
-        self.headers = headers
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    def cut(self, start: int, stop: int) -> DeserializedRows:
-        """Return the records from ``start`` to ``stop``."""
-        columns = (self.offsets, self.timestamps, self.keys, self.values, self.headers)
-        return DeserializedRows(*(column[start:stop] for column in columns))
-
-
-def _mapped(function: Deserializer | None, column: Any) -> Any:
-    if function is None:
-        return column
-    return [None if item is None else function(item) for item in column]
 
 
 def _check_choice(name: str, given: object) -> None:

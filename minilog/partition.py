@@ -255,7 +255,7 @@ class Partition(SharedLog):
         came. ``max_bytes`` counts keys, values and headers; the first record is always given.
         OffsetOutOfRangeError outside ``[start_offset, end_offset]``.
         """
-        check_whole("offset", offset)
+        check_whole("offset", offset, low=None)
         check_whole("max_records", max_records, low=1)
         check_timeout(timeout)
         if max_bytes is not None:
@@ -319,7 +319,7 @@ class Partition(SharedLog):
 
         ``end_offset`` itself empties the partition. It persists, and offsets never come again.
         """
-        check_whole("offset", offset)
+        check_whole("offset", offset, low=None)
         with self._lock:
             log = self._writable_log()
         end = self._end(log).next_offset

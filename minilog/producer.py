@@ -6,19 +6,19 @@ returns. This module refuses to know consumers, files and what an append costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice, repeat
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import groupby, tee
+from typing import Any, NamedTuple
 
-from minilog.arguments import check_whole, timestamps_of
-from minilog.batching import Buffer, Sticky
+from minilog.arguments import check_whole, is_column
+from minilog.batching import Buffer, Rows, Sticky, rows_of
 from minilog.broker import Broker
 from minilog.config import MIB
 from minilog.errors import ClosedError, ConfigError, UnknownPartitionError, UnknownTopicError
 from minilog.partition import Partition
-from minilog.partitioners import Partitioner, partitioner_of
+from minilog.partitioners import NAMED, Partitioner, partitioner_of
 from minilog.records import (
-    Headers,
     HeadersLike,
     RecordMetadata,
     TimestampLike,
@@ -31,7 +31,7 @@ from minilog.topic import Topic
 
 Serializer = Callable[[Any], bytes]
 
-LOOK_EVERY = 512  # how many records of a bulk send are taken between looks at their size
+MOST_BATCHES_HELD = 16  # of a bulk send over many partitions, before all are written
 
 
 class Producer:
@@ -66,6 +66,9 @@ class Producer:
                 raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
         self._broker = broker
         self._partition_of = partitioner_of(partitioner)
+        self._has_serializer = key_serializer is not None or value_serializer is not None
+        # A partitioner of ours gives a right number for any bytes; another's is checked.
+        self._has_plain_keys = not self._has_serializer and self._partition_of in NAMED.values()
         self._batch_bytes = batch_bytes
         self._serialize_key = key_serializer
         self._serialize_value = value_serializer
@@ -87,15 +90,21 @@ class Producer:
         sequence: int | None = None,
     ) -> RecordMetadata:
         """Append one record and return where it landed; every consumer sees it then."""
-        if self._serialize_key is not None and key is not None:
-            key = self._serialize_key(key)
-        if self._serialize_value is not None and value is not None:
-            value = self._serialize_value(value)
+        if self._has_serializer:
+            value, key = self._serialized(value, key)
         if sequence is not None:
             raise ConfigError("sequence= needs a producer with a producer_id")
         target = self._target(topic, key, partition, len(value) if value else 0)
         offset, stamp = target.append_stamped(value, key, headers, timestamp)
         return RecordMetadata(topic, target.index, offset, stamp)
+
+    def _serialized(self, value: Any, key: Any) -> tuple[Any, Any]:
+        """Return value and key as the serializers make them; null stays null."""
+        if self._serialize_value is not None and value is not None:
+            value = self._serialize_value(value)
+        if self._serialize_key is not None and key is not None:
+            key = self._serialize_key(key)
+        return value, key
 
     def _target(self, topic: str, key: Any, partition: int | None, size: int) -> Partition:
         """Return the partition for a record: as asked, by its key, or the sticky one."""
@@ -158,80 +167,79 @@ class Producer:
         Input order is kept within each partition. Written in batches of ``batch_bytes``, each
         atomic; any iterables of any length, one entry per value (ConfigError, a ValueError).
         """
+        columns = self._columns(values, keys, headers, timestamps)
         written: dict[int, range] = {}
-        rows = self._rows(values, keys, headers, timestamps)
-        count = len(self._partitions(topic))
-        if partition is not None or count == 1 or keys is None:
-            self._send_runs(topic, rows, partition, written)
-        else:
-            self._send_spread(topic, rows, written)
+        buffers: dict[int, Buffer] = {}
+        held = 0
+        for rows in rows_of(columns, self._batch_bytes):
+            for number, part in self._spread(topic, rows, partition):
+                buffer = buffers.get(number)
+                if buffer is None:
+                    buffer = buffers[number] = Buffer()
+                buffer.extend(part)
+                held += sum(part.sizes)
+                if buffer.size >= self._batch_bytes:
+                    del buffers[number]
+                    held -= buffer.size
+                    self._write(topic, number, buffer, written)
+            if held >= MOST_BATCHES_HELD * self._batch_bytes:
+                for number, buffer in buffers.items():
+                    self._write(topic, number, buffer, written)
+                buffers, held = {}, 0
+        for number, buffer in buffers.items():
+            self._write(topic, number, buffer, written)
         return written
 
-    def _rows(
+    def _columns(
         self, values: Any, keys: Any, headers: Any, timestamps: Any
-    ) -> Iterator[tuple[Any, ...]]:
-        columns = {"values": values, "keys": keys, "headers": headers}
-        if isinstance(timestamps, Iterable):
-            columns["timestamps"] = timestamps
+    ) -> list[Iterable[Any] | None]:
+        """Return the columns of a bulk send, serialized as they are taken."""
+        if timestamps is not None and not isinstance(timestamps, Iterable):
+            one = timestamp_of(timestamps)
+            values, counted = tee(values)
+            timestamps = (one for _ in counted)
+        names = ("values", "keys", "headers", "timestamps")
+        columns = dict(zip(names, (values, keys, headers, timestamps)))
         for name, column in columns.items():
-            if column is not None and (
-                isinstance(column, (str, bytes, bytearray, memoryview))
-                or not isinstance(column, Iterable)
-            ):
+            if column is not None and not is_column(column):
                 raise TypeError(f"{name} is {type(column).__name__}; it must be an iterable")
         sizes = {name: len(c) for name, c in columns.items() if hasattr(c, "__len__")}
         if len(set(sizes.values())) > 1:
             raise ConfigError(f"{sizes} entries; give one of each per value")
         if self._serialize_value is not None:
-            values = (None if v is None else self._serialize_value(v) for v in values)
+            columns["values"] = map(partial(_serialized, self._serialize_value), values)
         if self._serialize_key is not None and keys is not None:
-            keys = (None if k is None else self._serialize_key(k) for k in keys)
-        if not isinstance(timestamps, Iterable):
-            one = timestamps_of(timestamps, 1)
-            timestamps = None if one is None else repeat(one)
-        return _zipped(values, keys, headers, timestamps)
+            columns["keys"] = map(partial(_serialized, self._serialize_key), keys)
+        return list(columns.values())
 
-    def _send_runs(
-        self,
-        topic: str,
-        rows: Iterator[tuple[Any, ...]],
-        partition: int | None,
-        written: dict[int, range],
-    ) -> None:
-        """Write rows whose keys do not matter: each batch goes to one partition."""
-        buffer = Buffer()
-        for chunk in iter(lambda: list(islice(rows, LOOK_EVERY)), []):
-            buffer.extend(chunk)
-            if buffer.size >= self._batch_bytes:
-                self._write_run(topic, buffer, partition, written)
-                buffer = Buffer()
-        if buffer.values:
-            self._write_run(topic, buffer, partition, written)
+    def _spread(self, topic: str, rows: Rows, partition: int | None) -> Iterator[tuple[int, Rows]]:
+        """Yield which records go to which partition."""
+        count = len(self._partitions(topic))
+        if partition is not None or count == 1:
+            yield self._target(topic, None, partition, 0).index, rows
+        elif rows.keys is None:
+            sticky = self._sticky_of(topic)
+            numbers = [sticky.number_for(size, count) for size in rows.sizes]
+            start = 0
+            for number, run in groupby(numbers):
+                stop = start + sum(1 for _ in run)
+                yield number, rows.cut(start, stop)
+                start = stop
+        else:
+            chosen: dict[int, list[int]] = {}
+            for place, (key, size) in enumerate(zip(rows.keys, rows.sizes)):
+                if key is None:
+                    number = self._sticky_of(topic).number_for(size, count)
+                else:
+                    number = self._number_for(key, count)
+                chosen.setdefault(number, []).append(place)
+            for number, places in chosen.items():
+                yield number, rows.pick(places)
 
-    def _write_run(
-        self, topic: str, buffer: Buffer, partition: int | None, written: dict[int, range]
-    ) -> None:
-        for piece in buffer.pieces(self._batch_bytes):
-            target = self._target(topic, None, partition, piece.size)
-            _note(written, target.index, piece.append_to(target))
-
-    def _send_spread(
-        self, topic: str, rows: Iterator[tuple[Any, ...]], written: dict[int, range]
-    ) -> None:
-        """Write rows by their keys: a buffer for each partition."""
-        buffers: dict[int, Buffer] = {}
-        for row in rows:
-            target = self._target(topic, row[1], None, len(row[0] or b""))
-            buffer = buffers.get(target.index)
-            if buffer is None:
-                buffer = buffers[target.index] = Buffer()
-            buffer.add(*row)
-            if buffer.size >= self._batch_bytes:
-                _note(written, target.index, buffer.append_to(target))
-                del buffers[target.index]
-        for number, buffer in buffers.items():
-            target = self._target(topic, None, number, 0)
-            _note(written, number, buffer.append_to(target))
+    def _write(self, topic: str, number: int, buffer: Buffer, written: dict[int, range]) -> None:
+        offsets = buffer.append_to(self._partitions(topic)[number])
+        before = written.get(number, offsets)
+        written[number] = range(before.start, offsets.stop)
 
     def batch(self) -> BatchSender:
         """Return a block in which ``send`` gathers records and writes them as batches."""
@@ -261,12 +269,17 @@ class Producer:
 
 
 class BatchSender:
-    """Gathers records, at most ``batch_bytes`` of them, and writes them as batches."""
+    """Gathers records, at most ``batch_bytes`` of them, and writes them as batches.
+
+    One thread's own: it is not to be shared.
+    """
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self._buffers: dict[tuple[str, int], tuple[Partition, Buffer]] = {}
-        self._size = 0
+        self._routes: dict[str, Route] = {}
+        self._room = producer._batch_bytes
+        self._is_plain = producer._has_plain_keys
+        self._number_for = producer._partition_of
         self._is_closed = False
 
     def send(
@@ -280,78 +293,88 @@ class BatchSender:
         headers: HeadersLike | None = (),
     ) -> None:
         """Gather one record; what is wrong with it is said here, not when it is written."""
+        route = self._routes.get(topic)
+        if (
+            route is not None
+            and value.__class__ is bytes
+            and key.__class__ is bytes
+            and self._is_plain
+            and partition is None
+            and timestamp is None
+            and not headers
+        ):
+            # The commonest record: nothing to check or to convert but its size.
+            size = len(value) + len(key)
+            if size <= self._room and size <= route.max_record_bytes:
+                buffer = route.buffers[self._number_for(key, route.partition_count)]
+                self._room -= size
+                buffer.values.append(value)
+                buffer.keys.append(key)
+                return
+        self._send_checked(topic, value, key, partition, timestamp, headers)
+
+    def _send_checked(
+        self,
+        topic: str,
+        value: Any,
+        key: Any,
+        partition: int | None,
+        timestamp: TimestampLike | None,
+        headers: HeadersLike | None,
+    ) -> None:
         if self._is_closed:
             raise ClosedError("the batch is over; open another with producer.batch()")
         producer = self._producer
-        if producer._serialize_key is not None and key is not None:
-            key = producer._serialize_key(key)
-        if producer._serialize_value is not None and value is not None:
-            value = producer._serialize_value(value)
+        value, key = producer._serialized(value, key)
         value, key = bytes_of("value", value), bytes_of("key", key)
-        size = len(value or b"") + len(key or b"")
-        checked: Headers = ()
-        if headers:
-            checked = headers_of(headers)
-            size += len(encode_headers(checked))
+        checked = headers_of(headers)
+        size = len(value or b"") + len(key or b"") + len(encode_headers(checked))
         stamp = None if timestamp is None else timestamp_of(timestamp)
         target = producer._target(topic, key, partition, size)
-        if size > target.max_record_bytes:
-            raise too_large(size, target.max_record_bytes)
-        if self._size and self._size + size > producer._batch_bytes:
+        limit = target.max_record_bytes
+        if size > limit:
+            raise too_large(size, limit)
+        if size > self._room:
             self.flush()
-        entry = self._buffers.get((topic, target.index))
-        if entry is None or entry[0] is not target:
-            entry = self._buffers[topic, target.index] = (target, Buffer())
-        entry[1].add(value, key, checked, stamp)
-        self._size += size
+        route = self._routes.get(topic)
+        if route is None:
+            partitions = producer._partitions(topic)
+            buffers = tuple(Buffer() for _ in partitions)
+            route = self._routes[topic] = Route(buffers, partitions, len(buffers), limit)
+        route.buffers[target.index].add(value, key, checked, stamp)
+        self._room -= size
 
     def flush(self) -> None:
         """Write what was gathered, a batch for each partition."""
-        while self._buffers:
-            name = next(iter(self._buffers))
-            target, buffer = self._buffers[name]
-            buffer.append_to(target)
-            del self._buffers[name]
-        self._size = 0
+        while self._routes:
+            topic, route = next(iter(self._routes.items()))
+            for buffer, partition in zip(route.buffers, route.partitions):
+                if buffer.values:
+                    buffer.append_to(partition)
+                    buffer.clear()
+            del self._routes[topic]
+        self._room = self._producer._batch_bytes
 
     def __enter__(self) -> BatchSender:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        self._is_plain = False
         self._is_closed = True
         if kind is None:
             self.flush()
         else:
-            self._buffers.clear()
+            self._routes.clear()
 
 
-def _zipped(values: Any, keys: Any, headers: Any, timestamps: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield (value, key, headers, timestamp) rows; ConfigError where a column is short or long."""
-    columns = [
-        iter(column) if column is not None else repeat(None)
-        for column in (values, keys, headers, timestamps)
-    ]
-    if keys is None and headers is None and timestamps is None:
-        return zip(*columns)
-    return _checked_rows(columns)
+class Route(NamedTuple):
+    """What a batch has gathered for one topic, and where it goes."""
+
+    buffers: tuple[Buffer, ...]
+    partitions: tuple[Partition, ...]
+    partition_count: int
+    max_record_bytes: int
 
 
-def _checked_rows(columns: list[Iterator[Any]]) -> Iterator[tuple[Any, ...]]:
-    missing = object()
-    while True:
-        row = tuple(next(column, missing) for column in columns)
-        ends = [entry is missing for entry in row]
-        if ends[0]:
-            endless = [isinstance(column, repeat) for column in columns]
-            if not all(end or forever for end, forever in zip(ends, endless)):
-                raise ConfigError("keys, headers or timestamps have more entries than values")
-            return
-        if any(ends):
-            raise ConfigError("keys, headers or timestamps have fewer entries than values")
-        yield row
-
-
-def _note(written: dict[int, range], partition: int, offsets: range) -> None:
-    before: Mapping[int, range] = written
-    first = before[partition].start if partition in before else offsets.start
-    written[partition] = range(first, offsets.stop)
+def _serialized(serializer: Serializer, given: Any) -> Any:
+    return None if given is None else serializer(given)

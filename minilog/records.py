@@ -5,6 +5,7 @@ This module refuses to know where records are kept; ``Records`` is handed decode
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, repeat
@@ -118,7 +119,7 @@ class Records(Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | Records:
         if isinstance(index, slice):
             return self._slice(index)
-        number = index.__index__()
+        number = operator.index(index)
         if number < 0:
             number += self._len
         if not 0 <= number < self._len:

@@ -38,6 +38,7 @@ class Host(Protocol):
     def is_sync_always(self) -> bool: ...
     def open_log(self, partition: int) -> Log: ...
     def before_write(self) -> None: ...
+    def refresh(self) -> None: ...
     def start_offset(self, partition: int) -> int: ...
     def raise_start_offset(self, partition: int, offset: int) -> None: ...
 
@@ -122,8 +123,8 @@ class SharedLog:
 
     def _failure_text(self) -> str:
         return (
-            f"a sync of {self._host.name}-{self._index} failed ({self._failure}): what was not synced "
-            "has an unknown fate; look at the disk, then close and reopen the broker"
+            f"a sync of {self._host.name}-{self._index} failed ({self._failure}): what was not "
+            "synced has an unknown fate; look at the disk, then close and reopen the broker"
         )
 
     # ------------------------------------------------------------ for the broker
@@ -145,6 +146,7 @@ class SharedLog:
             with self._lock:
                 log = self._log or self._open()
         if self._host.is_read_only:
+            self._host.refresh()
             with self._lock:
                 log.follow()
         return log

@@ -19,6 +19,7 @@ from minilog.errors import (
     CorruptionError,
     InvalidPartitionsError,
     UnknownPartitionError,
+    UnknownTopicError,
 )
 from minilog.partition import Partition
 from minilog.records import BytesLike, bytes_of
@@ -105,6 +106,8 @@ class Topic:
         self._state = state
         self._stamp = directory.stamp(TOPIC_FILE)
         self._refusal: Callable[[], Exception] | None = None
+        # What a look at the partitions needs first, if anything: one test on a hot path.
+        self._before_use: Callable[[], Any] | None = self.refresh if owner.is_read_only else None
         self._refresh_lock = threading.Lock()
         self._partitions = tuple(Partition(self, n) for n in range(state.partition_count))
 
@@ -128,13 +131,12 @@ class Topic:
     @property
     def partitions(self) -> tuple[Partition, ...]:
         """Its partitions, by number."""
-        self._check_open()
-        if self._owner.is_read_only:
-            self.refresh()
+        if self._before_use is not None:
+            self._before_use()
         return self._partitions
 
     def __getitem__(self, number: int) -> Partition:
-        check_whole("partition", number, low=-(2**63))
+        check_whole("partition", number, low=None)
         partitions = self.partitions
         if not 0 <= number < len(partitions):
             raise UnknownPartitionError(
@@ -191,7 +193,7 @@ class Topic:
 
     def _save(self, state: TopicState) -> None:
         state.save(self._directory)
-        self._state = state
+        self._state, self._stamp = state, self._directory.stamp(TOPIC_FILE)
 
     # ------------------------------------------------------------ for its partitions
 
@@ -220,8 +222,6 @@ class Topic:
 
     def start_offset(self, partition: int) -> int:
         """Return the first offset that is kept of a partition."""
-        if self._owner.is_read_only:
-            self.refresh()
         return self._state.start_offsets.get(partition, 0)
 
     def raise_start_offset(self, partition: int, offset: int) -> None:
@@ -233,6 +233,11 @@ class Topic:
             self._save(self._state._replace(start_offsets=starts))
 
     # ------------------------------------------------------------ for the broker
+
+    @property
+    def all_partitions(self) -> tuple[Partition, ...]:
+        """Its partitions, also when it was refused."""
+        return self._partitions
 
     @property
     def directory(self) -> Directory:
@@ -247,36 +252,49 @@ class Topic:
         """Return what the checksums of a partition's records are seeded with."""
         return log_identity(self.id, partition)
 
-    def refresh(self) -> bool:
-        """Take in what a writer in another process has changed; True if partitions were added."""
+    def refresh(self) -> None:
+        """Take in what a writer in another process has changed; UnknownTopicError when it is
+        gone, also when another of the same name is there now."""
         stamp = self._directory.stamp(TOPIC_FILE)
-        if stamp == self._stamp or not stamp:
-            return False
+        if stamp == self._stamp:
+            return
         with self._refresh_lock:
-            state = TopicState.load(self._directory)
+            state = TopicState.load(self._directory) if stamp else None
+            if state is None or state.id != self.id:
+                raise UnknownTopicError(f"topic {self.name!r} was deleted")
             self._state, self._stamp = state, stamp
             known = len(self._partitions)
             added = tuple(Partition(self, n) for n in range(known, state.partition_count))
             self._partitions += added
-        return bool(added)
+
+    def anew(self) -> Topic:
+        """Return another object for the same topic, after this one was refused for nothing."""
+        return Topic(self._owner, self._directory, self._state)
 
     def is_gone(self) -> bool:
         """Say whether another process has deleted it."""
-        return not self._directory.stamp(TOPIC_FILE)
+        try:
+            self.refresh()
+        except UnknownTopicError:
+            return True
+        return False
 
     def close(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every later call; its partitions are closed one by one."""
         self._refusal = refusal
+        self._before_use = self._check_open
 
     def abandon(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every later call and let go of the files as they are."""
         self._refusal = refusal
+        self._before_use = self._check_open
         for partition in self._partitions:
             partition.abandon(refusal)
 
     def refuse_in_child(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every call in a child of fork."""
         self._refusal = refusal
+        self._before_use = self._check_open
         for partition in self._partitions:
             partition.refuse_in_child(refusal)
 

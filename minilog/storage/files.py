@@ -219,15 +219,16 @@ def out_of_descriptors(error: OSError) -> bool:
 
 
 class DiskFile:
-    """A file on a disk."""
+    """A file on a disk; one that nobody refers to any more closes itself."""
+
+    _fd = -1
+    _close = staticmethod(os.close)  # kept: at interpreter exit the module may be gone first
 
     def __init__(self, path: str, flags: int) -> None:
-        self._fd = -1
         self.path = path
         self._writable = bool(flags & os.O_RDWR)
         self._can_reserve = hasattr(os, "posix_fallocate")
         self._fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-        self._close = os.close  # kept: at interpreter exit the module may be gone first
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             self.close()
             raise StorageError(f"{path} is not a regular file")
@@ -285,13 +286,19 @@ class DiskFile:
             os.ftruncate(self._fd, size)
 
     def map(self, size: int) -> Region:
-        """Return the first ``size`` bytes as a region, through the map where that is safe."""
+        """Return the first ``size`` bytes as a region, through the map where that is safe.
+
+        0 is all there is at this moment, for one who only reads while another may trim.
+        """
         if self._writable and not self._can_reserve:
-            return FileRegion(self, size)
+            return FileRegion(self, size or self.size())
         access = mmap.ACCESS_DEFAULT if self._writable else mmap.ACCESS_READ
-        if size == 0:
+        try:
+            return MappedRegion(self._fd, size, access=access)
+        except ValueError:  # an empty file cannot be mapped
+            if self.size():
+                raise
             return FileRegion(self, 0)
-        return MappedRegion(self._fd, size, access=access)
 
     def sync(self) -> None:
         """Return when data and size are on the disk; OSError when they may not be."""
@@ -440,6 +447,9 @@ class DiskLock:
     flock, not lockf: lockf grants a second lock to the same process and drops it on any close.
     """
 
+    _fd = -1
+    _close = staticmethod(os.close)
+
     def __init__(self, directory: DiskDirectory, name: str) -> None:
         path = os.path.join(directory.path, name)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -448,7 +458,7 @@ class DiskLock:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid, _ = self._owner()
-            os.close(self._fd)
+            self.abandon()
             holder = f"process {pid}" if pid else "another process"
             raise LockedError(
                 f"{directory.path} is open for writing in {holder}"
@@ -458,7 +468,7 @@ class DiskLock:
                 path=directory.path,
             ) from None
         except BaseException:
-            os.close(self._fd)
+            self.abandon()
             raise
         boot = boot_id()
         _, previous_boot = self._owner()
@@ -467,7 +477,7 @@ class DiskLock:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()} {boot}\n".encode(), 0)
         except BaseException:
-            os.close(self._fd)
+            self.abandon()
             raise
 
     def _owner(self) -> tuple[int, str]:
@@ -483,10 +493,13 @@ class DiskLock:
             os.close(fd)
 
     def abandon(self) -> None:
-        """Close a forked child's copy of the descriptor; the parent's lock stays."""
+        """Close the descriptor without unlocking: in a forked child the parent's lock stays."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            self._close(fd)
+
+    def __del__(self) -> None:
+        self.abandon()
 
 
 def boot_id() -> str:

@@ -19,6 +19,7 @@ import contextlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from struct import Struct
+from typing import NamedTuple
 
 from crc32c import crc32c
 
@@ -29,6 +30,27 @@ TIME_ENTRY = Struct("<qQ")
 TIMED = Struct("<QQ")
 FIRST_ENTRIES = 512
 LARGEST_RELATIVE = 2**32 - 1
+
+
+class Maps(NamedTuple):
+    """Both files of an index, mapped."""
+
+    region: Region
+    time_region: Region
+    words: Sequence[int]
+    times: Sequence[int]
+
+    @classmethod
+    def of(cls, files: list[File], entries: int) -> Maps:
+        """Map the files, with room for so many entries, or as they are.
+
+        A file nobody refers to closes itself; a region that needs it refers to it.
+        """
+        regions = []
+        for file, size in zip(files, (ENTRY.size, TIME_ENTRY.size)):
+            file.reserve(entries * size)
+            regions.append(file.map(max(entries * size, file.size()) if entries else 0))
+        return cls(regions[0], regions[1], regions[0].words(), regions[1].words())
 
 
 class Index:
@@ -42,7 +64,8 @@ class Index:
         self._seed = seed
         self._is_writable = is_writable
         self._count = 0
-        self._maps: tuple[Region, Region, Sequence[int], Sequence[int]] | None = None
+        self._maps: Maps | None = None  # the writer's
+        self._looks: Maps | None = None  # readers' own, where those are not there
 
     @classmethod
     def open(
@@ -64,7 +87,7 @@ class Index:
     def _skip_reserve(self) -> None:
         """Leave out the zeros a writer has reserved behind its entries."""
         if self._count:
-            words = self._open()[2]
+            words = self._readable(self._count).words
             if not words[self._count - 1]:
                 self._count = bisect_left(range(self._count), True, key=lambda n: not words[n])
 
@@ -75,7 +98,7 @@ class Index:
         """Add an entry; ``timestamp`` is the largest of all records before it."""
         count = self._count
         entry = relative_offset << 32 | position
-        region, time_region, _, _ = self._open(room_for=count + 1)
+        region, time_region, _, _ = self._writable(count + 1)
         region[count * 8 : count * 8 + 8] = ENTRY.pack(entry)
         time_entry = TIME_ENTRY.pack(timestamp, self._check(timestamp, entry))
         time_region[count * 16 : count * 16 + 16] = time_entry
@@ -86,7 +109,7 @@ class Index:
         count = self._count
         if not count:
             return None
-        words = self._open()[2]
+        words = self._readable(count).words
         found = bisect_right(words, relative_offset << 32 | 0xFFFFFFFF, 0, count)
         if not found:
             return None
@@ -98,7 +121,7 @@ class Index:
         count = self._count
         if not count:
             return None
-        _, _, words, times = self._open()
+        _, _, words, times = self._readable(count)
         found = bisect_left(range(count), timestamp, key=lambda number: times[2 * number])
         while found:
             found -= 1
@@ -111,7 +134,7 @@ class Index:
         """Yield (relative offset, position, largest timestamp before) of every entry that proves
         itself; of one that does not, a timestamp that none has."""
         if self._count:
-            _, _, words, times = self._open()
+            _, _, words, times = self._readable(self._count)
             for number in range(self._count):
                 entry, largest = words[number], times[2 * number]
                 is_right = times[2 * number + 1] == self._check(largest, entry)
@@ -120,8 +143,11 @@ class Index:
     def floor_below(self, position: int) -> tuple[int, int, int] | None:
         """Return (relative offset, position, largest timestamp before) of the last entry whose
         frame begins below a position and that proves itself."""
-        _, _, words, times = self._open() if self._count else ((), (), (), ())
-        found = bisect_left(range(self._count), position, key=lambda n: words[n] & 0xFFFFFFFF)
+        count = self._count
+        if not count:
+            return None
+        _, _, words, times = self._readable(count)
+        found = bisect_left(range(count), position, key=lambda n: words[n] & 0xFFFFFFFF)
         while found:
             found -= 1
             entry, largest = words[found], times[2 * found]
@@ -133,19 +159,19 @@ class Index:
         """Forget the entries behind a position, and zero them."""
         if not self._count:
             return
-        words = self._open()[2]
+        words = self._readable(self._count).words
         self._cut(bisect_right(range(self._count), position, key=lambda n: words[n] & 0xFFFFFFFF))
 
     def _cut(self, count: int) -> None:
         if count < self._count:
-            region, time_region, _, _ = self._open()
+            region, time_region, _, _ = self._writable(self._count)
             region[count * 8 : self._count * 8] = bytes((self._count - count) * 8)
             time_region[count * 16 : self._count * 16] = bytes((self._count - count) * 16)
             self._count = count
 
     def trim(self) -> None:
         """Cut the files to the entries there are."""
-        self._maps = None
+        self._maps = self._looks = None
         if not self._is_writable or not self._count:
             return
         for name, size in zip(self._names, (ENTRY.size, TIME_ENTRY.size)):
@@ -158,7 +184,7 @@ class Index:
 
     def remove(self) -> None:
         """Unlink the files; whoever maps them keeps them."""
-        self._maps = None
+        self._maps = self._looks = None
         self._count = 0
         for name in self._names:
             with contextlib.suppress(FileNotFoundError):
@@ -166,32 +192,28 @@ class Index:
 
     def unmap(self) -> None:
         """Let go of the maps until the next use."""
-        self._maps = None
+        self._maps = self._looks = None
 
     def _check(self, timestamp: int, entry: int) -> int:
         return crc32c(TIMED.pack(timestamp, entry), self._seed)
 
-    def _open(self, room_for: int = 0) -> tuple[Region, Region, Sequence[int], Sequence[int]]:
+    def _writable(self, entries: int) -> Maps:
+        """Return maps with room for so many entries; only the log's writer asks."""
         maps = self._maps
-        if maps is None or room_for * ENTRY.size > len(maps[0]):
-            maps = self._map(room_for)
-            self._maps = maps
+        if maps is None or entries * ENTRY.size > len(maps.region):
+            room = max(FIRST_ENTRIES, 2 * (entries - 1))
+            maps = self._maps = Maps.of([self._file(name) for name in self._names], room)
         return maps
 
-    def _map(self, room_for: int) -> tuple[Region, Region, Sequence[int], Sequence[int]]:
-        entries = max(FIRST_ENTRIES, 2 * (room_for - 1)) if room_for else 0
-        regions = []
-        for name, size in zip(self._names, (ENTRY.size, TIME_ENTRY.size)):
-            file = self._file(name)
-            if entries:
-                file.reserve(entries * size)
-            # A file nobody refers to closes itself; a region that needs it refers to it.
-            regions.append(file.map(max(entries * size, file.size())))
-        return regions[0], regions[1], regions[0].words(), regions[1].words()
+    def _readable(self, count: int) -> Maps:
+        """Return maps that hold at least so many entries; any reader asks."""
+        for maps in (self._maps, self._looks):
+            if maps is not None and len(maps.region) >= count * ENTRY.size:
+                return maps
+        maps = self._looks = Maps.of([self._directory.open(name) for name in self._names], 0)
+        return maps
 
     def _file(self, name: str) -> File:
-        if not self._is_writable:
-            return self._directory.open(name)
         try:
             return self._directory.open(name, writable=True)
         except FileNotFoundError:

@@ -24,6 +24,7 @@ from minilog.storage.files import Directory, MapLimit
 from minilog.storage.reading import Tail, offset_at, read
 from minilog.storage.recovery import CleanMark, Problem, resume_clean, resume_unclean
 from minilog.storage.segment import Place, Segment, log_name
+from minilog.storage.singles import Budget
 
 SEGMENT_FILE = re.compile(r"(\d{20})\.log")
 
@@ -208,7 +209,7 @@ class Log:
         segments, tail = self._view
         if not tail.is_sealed:
             tail.seal()
-        following = Segment(self._place, tail.next_offset, self._config, self._epoch)
+        following = self._segment(tail.next_offset)
         durable_base = self._durable_base if self.is_dirty() else following.base_offset
         with contextlib.suppress(FileNotFoundError):  # left by a roll that was interrupted
             self.directory.unlink(f"{following.name}.log")
@@ -287,12 +288,15 @@ class Log:
                 if found:
                     break
                 raise self._gap(segment, limit, following)
+            budget = Budget(max_records, max_bytes, is_first=not found)
             try:
-                rows, max_bytes = read(segment.view(), offset, limit, max_records, max_bytes)
+                rows, max_bytes = read(segment.view(limit[0]), offset, limit, budget)
             except CorruptionError:
                 if found:
                     break  # what is before the damage first; the next read meets it
                 raise
+            if not rows:
+                break
             found += rows
             max_records -= sum(map(len, rows))
             offset = rows[-1].offsets[-1] + 1
@@ -335,7 +339,7 @@ class Log:
             segment, following = self._floor(segments, base)
             limit = self._limit(segment, following, end)
             if segment.largest_timestamp >= timestamp:
-                found = offset_at(segment.view(), timestamp, max(lowest, base), limit)
+                found = offset_at(segment.view(limit[0]), timestamp, max(lowest, base), limit)
                 if found is not None:
                     return found
             if following is None or base >= end.base_offset:
@@ -378,13 +382,21 @@ class Log:
             segments, tail = self._view
             if tail.is_live and not tail.follow():
                 return
-            following = Segment(self._place, tail.next_offset, self._config, 0)
-            if not following.exists():
+            bases = [tail.next_offset]
+            if not self._segment(tail.next_offset).exists():  # dropped already, or not made yet
+                bases = [base for base in self._bases() if base > tail.next_offset]
+            if not bases:
                 return
-            following.is_live = True
+            added = [self._segment(base) for base in bases]
+            added[-1].is_live = True
+            if len(added) > 1 or bases[0] > tail.next_offset:
+                added[-1].skip_to_last_entry()
             grown = segments.copy()
-            grown[following.base_offset] = following
-            self._view = (grown, following)
+            grown.update((segment.base_offset, segment) for segment in added)
+            self._view = (grown, added[-1])
+
+    def _segment(self, base_offset: int) -> Segment:
+        return Segment(self._place, base_offset, self._config, self._epoch)
 
     def forget_missing(self) -> None:
         """Leave out the segments whose files a writer in another process has unlinked."""

@@ -49,19 +49,17 @@ class Taken(NamedTuple):
     is_cut: bool  # the budget is used up
 
 
-def read(
-    view: View, offset: int, end: Tail, max_records: int, max_bytes: int
-) -> tuple[list[Rows], int]:
+def read(view: View, offset: int, end: Tail, budget: Budget) -> tuple[list[Rows], int]:
     """Return records from ``offset`` on, up to the tail ``end``, and the bytes still to spare.
 
-    The first record is returned however large; nothing to spare means that a limit was met.
-    CorruptionError when the frame that ``offset`` is in is damaged.
+    Nothing to spare means that a limit was met. CorruptionError when the frame that ``offset`` is
+    in is damaged.
     """
     position, due, is_guess = _locate(view, offset, end)
-    found = _read_from(view, position, due, offset, end, Budget(max_records, max_bytes, True))
+    found = _read_from(view, position, due, offset, end, budget)
     if found is None and is_guess:
         position, due, _ = _locate(view, offset, end, may_guess=False)
-        found = _read_from(view, position, due, offset, end, Budget(max_records, max_bytes, True))
+        found = _read_from(view, position, due, offset, end, budget)
     if found is None:
         raise _damage(view, position, due, end)
     return found
@@ -96,7 +94,9 @@ def _read_from(
         if is_cut:
             return found, 0
         position += frame_bytes
-    return (found, bytes_left) if found else None  # the file ends before its offsets do
+    if not found and due < end[1]:
+        return None  # the file ends before its offsets do
+    return found, bytes_left
 
 
 def _take_singles(

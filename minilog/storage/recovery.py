@@ -74,6 +74,7 @@ def resume_clean(segment: Segment, mark: CleanMark) -> list[Problem]:
         return [Problem(segment.path, size, None, reason)]
     segment.resume(tail, mark.largest_timestamp, mark.last_append_ms)
     segment.durable = mark.position
+    segment.ensure_index()
     if size == mark.position:
         return []
     return _drop(segment, mark.position, mark.next_offset, segment.region())
@@ -96,7 +97,7 @@ def resume_unclean(segments: list[Segment], directory: Directory, same_boot: boo
         segment = segments[number]
         found = find_end(segment, same_boot)
         if found.seal is not None and found.next_offset == segments[number + 1].base_offset:
-            segment.accept_seal(found.position, found.seal)
+            segment.accept_seal(found.position, found.seal, segment.region())
             continue
         if _is_synced_since(segments[number + 1 :]):
             continue  # damage before what is known to be synced: reading it will say so
@@ -146,7 +147,7 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
         else:  # it was being made when the crash came; nothing was ever in it
             last.write_header(last.writable_file(), last.base_offset, 0)
     if found.seal is not None:
-        last.accept_seal(found.position, found.seal)
+        last.accept_seal(found.position, found.seal, last.region())
         return Recovered(segments, epoch, problems)
     region, size = last.region(), last.file_size()
     tail = (found.position, found.next_offset)

@@ -12,6 +12,7 @@ This module refuses to know its neighbours, and what to do about damage: it rais
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from crc32c import crc32c
@@ -147,7 +148,7 @@ class Segment:
 
     def load_seal(self) -> bool:
         """Take the tail from the seal at the end of the file; False when there is none."""
-        region = self.region()
+        region = self._mapped(self._map_to_read)
         position = len(region) - f.SEAL_SIZE
         if position < f.HEADER_SIZE or position % 8:
             return False
@@ -156,7 +157,7 @@ class Segment:
             return False
         if not scan.is_whole(region, prefix, position, self.seed):
             return False
-        self.accept_seal(position, prefix)
+        self.accept_seal(position, prefix, region)
         return True
 
     def open_sealed(self, next_base: int) -> None:
@@ -170,10 +171,10 @@ class Segment:
     def freeze(self, position: int, next_offset: int) -> None:
         """Take this tail and never append here again: there is damage that must stay as it is."""
         self.largest_timestamp = LATEST_TIMESTAMP  # not known, so nothing may skip this segment
-        self.is_sealed = True
         self._limit = CLOSED
         self._region = None
         self.tail = (position, next_offset)
+        self.is_sealed = True
 
     def resume(self, tail: Tail, largest_timestamp: int, last_append_ms: int) -> None:
         """Take a tail that is known to be right and go on appending there."""
@@ -186,10 +187,9 @@ class Segment:
         file = self._file or self._place.directory.open(f"{self.name}.log")
         return file.size()
 
-    def accept_seal(self, position: int, prefix: f.Prefix) -> None:
+    def accept_seal(self, position: int, prefix: f.Prefix, region: Region) -> None:
         """Believe a seal that was found whole at ``position``."""
-        frame = self.region()[position : position + f.SEAL_SIZE]
-        seal = f.decode_seal(prefix, frame)
+        seal = f.decode_seal(prefix, region[position : position + f.SEAL_SIZE])
         self.largest_timestamp = seal.largest_timestamp
         self.last_append_ms = seal.last_append_ms
         self.tail = (position, seal.end_offset)
@@ -199,24 +199,31 @@ class Segment:
             self._region = None  # by map from now on
 
     def region(self) -> Region:
-        """Return the file's bytes, mapped anew if they were let go."""
+        """Return the file's bytes for the one caller who may write them or opens the log."""
         region = self._region
         if region is None:
-            try:
-                region = self._map()
-            except OSError as error:
-                if not (out_of_descriptors(error) and self._place.maps.relieve()):
-                    raise
-                region = self._map()
+            region = self._region = self._mapped(self._map)
         return region
 
     def _map(self) -> Region:
-        writable = self._place.is_writable and not self.is_sealed
-        file = self._file or self._place.directory.open(f"{self.name}.log", writable=writable)
-        region = FileRegion(file, LARGEST_FILE) if self.is_live else file.map(file.size())
-        if writable or self.is_live:
+        is_writable = self._place.is_writable and not self.is_sealed
+        file = self._file or self._place.directory.open(f"{self.name}.log", writable=is_writable)
+        if is_writable or self.is_live:
             self._file = file
-        self._region = region
+        return FileRegion(file, LARGEST_FILE) if self.is_live else file.map(file.size())
+
+    def _map_to_read(self) -> Region:
+        if self.is_live:
+            return self.region()
+        return self._place.directory.open(f"{self.name}.log").map(0)
+
+    def _mapped(self, map_it: Callable[[], Region]) -> Region:
+        try:
+            region = map_it()
+        except OSError as error:
+            if not (out_of_descriptors(error) and self._place.maps.relieve()):
+                raise
+            region = map_it()
         self._place.maps.admit(self)
         return region
 
@@ -251,15 +258,15 @@ class Segment:
         region = self._region
         if end > self._limit or region is None:
             return None
+        if timestamp > self.largest_timestamp:  # before the record is seen: too large is harmless
+            self.largest_timestamp = timestamp
+        self.last_append_ms = now_ms
         try:
             region[position:end] = frame + f.CRC.pack(crc32c(frame, self.seed ^ position))
             self.tail = ((end + 7) & -8, offset + 1)
         except BaseException:
             self._settle(position, offset)
             raise
-        if timestamp > self.largest_timestamp:
-            self.largest_timestamp = timestamp
-        self.last_append_ms = now_ms
         return offset
 
     def append_frame(
@@ -268,6 +275,8 @@ class Segment:
         """Store a whole frame at the tail, where ``make_room`` has made room for it."""
         offset = self.tail[1]
         end = position + len(frame)
+        self.largest_timestamp = max(timestamp, self.largest_timestamp)
+        self.last_append_ms = now_ms
         try:
             if len(frame) >= LARGE_WRITE and self._file is not None:
                 self._file.write(position, frame)
@@ -277,8 +286,6 @@ class Segment:
         except BaseException:
             self._settle(position, offset)
             raise
-        self.largest_timestamp = max(timestamp, self.largest_timestamp)
-        self.last_append_ms = now_ms
 
     def append_batch(self, batch: Batch, timestamp: int, now_ms: int) -> None:
         """Append a batch, where ``make_room`` has made room for it."""
@@ -306,7 +313,6 @@ class Segment:
         prefix = scan.prefix_at(region, position, len(region))
         is_ours = prefix is not None and prefix.offset == offset and not prefix.flags & f.SEAL
         if is_ours and prefix is not None and scan.is_whole(region, prefix, position, self.seed):
-            self.largest_timestamp = max(self.largest_timestamp, prefix.timestamp)
             self.tail = (position + f.aligned(prefix.size), prefix.next_offset)
 
     def has_room(self, size: int) -> bool:
@@ -363,7 +369,8 @@ class Segment:
         if offset == self.base_offset:
             return  # the start needs no entry
         if self._index is None:
-            self._index = self._open_index()
+            self.reindex()
+            assert self._index is not None
         largest = max(self.largest_timestamp, 0)
         self._index.append(offset - self.base_offset, position, largest)
 
@@ -409,7 +416,7 @@ class Segment:
         position, due = self.tail
         for start, prefix in scan.walk(region, position, due, self.file_size(), self.seed):
             if prefix.flags & f.SEAL:
-                self.accept_seal(start, prefix)
+                self.accept_seal(start, prefix, region)
                 return True
             self.largest_timestamp = max(self.largest_timestamp, prefix.timestamp)
             self.tail = (start + f.aligned(prefix.size), prefix.next_offset)
@@ -457,16 +464,21 @@ class Segment:
 
     # ------------------------------------------------------------ read
 
-    def view(self) -> View:
-        """Return a look at the segment as it is mapped now."""
-        view = self._view
-        region = self.region()
-        if view is None or view.region is not region:
-            index = self._index
-            if index is None:
-                index = self._index = self._open_index()
-            view = View(region, index, self.base_offset, self.seed, self.path, {})
-            self._view = view
+    def view(self, end: int) -> View:
+        """Return a look at the segment that reaches at least to position ``end``.
+
+        Any thread may ask; what the writer maps is looked at where it is there, else the file is
+        mapped anew, which the writer never sees.
+        """
+        view, region = self._view, self._region
+        if view is not None and (view.region is region or len(view.region) >= end):
+            return view
+        if region is None or len(region) < end:
+            region = self._mapped(self._map_to_read)
+        index = self._index
+        if index is None:
+            index = self._index = self._open_index()
+        view = self._view = View(region, index, self.base_offset, self.seed, self.path, {})
         return view
 
     # ------------------------------------------------------------ index
@@ -479,15 +491,22 @@ class Segment:
         place = self._place
         is_writable = place.is_writable and not self.is_sealed
         index = Index.open(place.directory, self.name, self.seed, is_writable=is_writable)
-        if index is None and self.tail[0] <= f.HEADER_SIZE + self._config.index_interval_bytes:
-            index = Index(place.directory, self.name, self.seed, is_writable=is_writable)
         if index is None:
             index = Index(MemoryDirectory(), self.name, self.seed, is_writable=True)
             self.index_frames(index, Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0))
-        last = index.floor_below(LARGEST_FILE)
-        if last is not None:
-            self._index_due = max(self._index_due, last[1] + self._config.index_interval_bytes)
         return index
+
+    def ensure_index(self) -> None:
+        """Have the index that appends go on with; made anew if it is missing."""
+        directory = self._place.directory
+        index = Index.open(directory, self.name, self.seed, is_writable=True)
+        if index is None and self.tail[0] > f.HEADER_SIZE + self._config.index_interval_bytes:
+            self.reindex()
+            return
+        self._index = index or Index(directory, self.name, self.seed, is_writable=True)
+        last = self._index.floor_below(LARGEST_FILE)
+        last_position = f.HEADER_SIZE if last is None else last[1]
+        self._index_due = last_position + self._config.index_interval_bytes
 
     def trusted_start(self, same_boot: bool, below: int = LARGEST_FILE) -> Start:
         """Return from where recovery must scan, looking at what lies ``below`` a position.

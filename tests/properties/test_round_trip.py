@@ -204,6 +204,28 @@ def test_many_partitions_together_hold_every_record_once_in_order(
 
 @BOUNDED
 @given(
+    sizes=st.lists(st.integers(0, 300), min_size=1, max_size=20),
+    max_bytes=st.integers(1, 700),
+    on_disk=st.booleans(),
+    segment_bytes=segment_sizes,
+)
+def test_a_read_keeps_to_its_bytes_but_for_the_first_record(
+    sizes: list[int], max_bytes: int, on_disk: bool, segment_bytes: int
+) -> None:
+    with directory() as path, opened(path if on_disk else ":memory:", segment_bytes) as broker:
+        partition = broker.create_topic("t")[0]
+        for size in sizes:
+            partition.append(bytes(size))
+        for offset in range(len(sizes)):
+            records = partition.read(offset, max_bytes=max_bytes)
+            found = [len(value or b"") for value in records.values]
+            assert len(found) >= 1
+            assert found == sizes[offset : offset + len(found)]
+            assert len(found) == 1 or sum(found) <= max_bytes
+
+
+@BOUNDED
+@given(
     stamps=st.lists(st.integers(0, 30) | st.integers(0, 2**63 - 1), max_size=60),
     first=st.integers(0, 60),
     asked=st.integers(0, 35) | st.integers(0, 2**63 - 1),

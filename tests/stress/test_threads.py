@@ -186,6 +186,25 @@ def test_runs_are_seen_all_at_once(broker: Broker) -> None:
     partition.check()
 
 
+def test_readers_follow_over_segments_that_roll(broker: Broker) -> None:
+    runs, length = 100, 20
+    for attempt in range(12):
+        partition = broker.create_topic(f"rolling-{attempt}")[0]
+
+        def write(partition: Partition = partition) -> None:
+            for number in range(runs):
+                partition.append_many([value_of(number, n) for n in range(length)])
+
+        def read(partition: Partition = partition) -> list[Spot]:
+            seen: list[Spot] = []
+            while len(seen) < runs * length:
+                seen += map(spot_of, partition.read(len(seen), timeout=PATIENCE_S))
+            return seen
+
+        expected = [(number, n) for number in range(runs) for n in range(length)]
+        assert together(write, read, read, read)[1:] == [expected] * 3
+
+
 def test_deleting_beside_readers_gives_true_records_or_out_of_range(broker: Broker) -> None:
     partition = broker.create_topic("t")[0]
     total = 4000

@@ -250,7 +250,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("sync", ["never", "interval", "always"])
-def test_flush_and_a_copy_of_the_live_directory_hold_everything(log_path: Path, sync: str) -> None:
+def test_flush_and_a_copy_of_the_live_directory_hold_everything(log_path: Path, sync: Any) -> None:
     with Broker(log_path, sync=sync, segment_bytes=512) as broker:
         producer = Producer(broker)
         broker.create_topic("t", partitions=3)
@@ -263,8 +263,9 @@ def test_flush_and_a_copy_of_the_live_directory_hold_everything(log_path: Path, 
 
 
 def test_leaving_the_with_block_closes_even_by_an_exception(log_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Broker(log_path) as broker:
-        topic = broker.create_topic("t")
+    broker = Broker(log_path)
+    topic = broker.create_topic("t")
+    with pytest.raises(ZeroDivisionError), broker:
         raise ZeroDivisionError
     with pytest.raises(ClosedError):
         topic[0].append(b"v")

@@ -83,19 +83,6 @@ def test_seek_drops_what_was_read_ahead(broker: Broker) -> None:
     assert polled(consumer) == list(range(10, 20))
 
 
-def test_seek_within_a_loop_takes_effect_at_the_next_record(broker: Broker) -> None:
-    filled(broker, 6)
-    consumer = Consumer(broker, "a")
-    seen: list[int] = []
-    for record in consumer.drain():
-        seen.append(record.offset)
-        if len(seen) == 3:
-            consumer.seek(A0, 1)
-        if len(seen) == 5:
-            consumer.seek(A0, 5)
-    assert seen == [0, 1, 2, 1, 2, 5]
-
-
 def test_a_negative_offset_is_a_value_error_and_moves_nothing(broker: Broker) -> None:
     filled(broker, 5)
     consumer = Consumer(broker, "a")
@@ -288,7 +275,7 @@ def test_none_without_a_committed_offset_is_a_no_offset_error(broker: Broker) ->
         Consumer(broker, "a", auto_offset_reset="none").poll()
 
 
-# -- position and leaving loops -----------------------------------------------------------------
+# -- position, pause and lag --------------------------------------------------------------------
 
 
 def test_position_is_the_next_offset_and_poll_alone_moves_it(broker: Broker) -> None:
@@ -301,91 +288,6 @@ def test_position_is_the_next_offset_and_poll_alone_moves_it(broker: Broker) -> 
     assert consumer.position(("a", 0)) == 3
     consumer.poll()
     assert consumer.position(A0) == 9
-
-
-LOOPS: dict[str, Callable[[Consumer], Iterator[Any]]] = {
-    "iteration": iter,
-    "drain": lambda consumer: iter(consumer.drain()),
-}
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("count", [1, 3, 7])
-def test_leaving_a_loop_by_break_uses_up_what_was_yielded(
-    broker: Broker, loop: str, count: int
-) -> None:
-    filled(broker, 10)
-    consumer = Consumer(broker, "a")
-    seen: list[int] = []
-    for record in LOOPS[loop](consumer):
-        seen.append(record.offset)
-        if len(seen) == count:
-            break
-    assert seen == list(range(count))
-    assert consumer.position(A0) == count
-    assert consumer.lag(A0) == 10 - count
-    assert polled(consumer) == list(range(count, 10))
-
-
-def test_loops_and_polls_share_one_position(broker: Broker) -> None:
-    filled(broker, 12, 12)
-    consumer = Consumer(broker, "a", max_poll_records=5)
-    seen = []
-    for record in consumer.drain():
-        seen.append((record.partition, record.offset))
-        seen += [(r.partition, r.offset) for r in consumer.poll(max_records=2)]
-    assert sorted(seen) == [(p, n) for p in range(2) for n in range(12)]
-
-
-def test_a_poll_within_a_loop_moves_the_loop_on(broker: Broker) -> None:
-    filled(broker, 5)
-    consumer = Consumer(broker, "a")
-    seen: list[int] = []
-    positions: list[int] = []
-    for record in consumer.drain():
-        seen.append(record.offset)
-        seen += consumer.poll(max_records=1).offsets
-        positions.append(consumer.position(A0))
-    assert seen == [0, 1, 2, 3, 4]
-    assert positions == sorted(positions)
-
-
-def test_two_iterators_of_one_consumer_give_every_record_once(broker: Broker) -> None:
-    filled(broker, 8, 8)
-    consumer = Consumer(broker, "a", max_poll_records=5)
-    first, second = iter(consumer), iter(consumer)
-    turns = [first, second, second, first] * 4
-    seen = [next(iterator) for iterator in turns]
-    assert sorted((r.partition, r.offset) for r in seen) == [
-        (p, n) for p in range(2) for n in range(8)
-    ]
-
-
-def test_each_next_of_a_fresh_iterator_is_the_next_record(broker: Broker) -> None:
-    filled(broker, 4)
-    consumer = Consumer(broker, "a")
-    assert [next(iter(consumer)).offset for _ in range(4)] == [0, 1, 2, 3]
-    assert list(consumer.drain()) == []
-
-
-def test_drain_gives_what_is_there_now_and_stops(broker: Broker) -> None:
-    topic = filled(broker, 3)
-    consumer = Consumer(broker, "a")
-    seen: list[int] = []
-    for record in consumer.drain():
-        seen.append(record.offset)
-        topic[0].append(b"one more for each")
-        assert len(seen) < 100, "drain runs after its own producer"
-    assert seen[:3] == [0, 1, 2]
-    assert next(iter(consumer.drain())).offset == len(seen)
-
-
-def test_drain_gives_more_than_one_poll_holds(broker: Broker) -> None:
-    filled(broker, 40, 25)
-    assert len(list(Consumer(broker, "a", max_poll_records=7).drain())) == 65
-
-
-# -- pause and lag ------------------------------------------------------------------------------
 
 
 def test_a_paused_partition_gives_nothing_until_it_is_resumed(broker: Broker) -> None:
@@ -412,20 +314,6 @@ def test_a_paused_partition_can_be_sought(broker: Broker) -> None:
     assert polled(consumer) == []
     consumer.resume(A0)
     assert polled(consumer) == [3, 4]
-
-
-def test_pausing_within_a_loop_takes_effect_at_the_next_record(broker: Broker) -> None:
-    filled(broker, 10, 10)
-    consumer = Consumer(broker, "a")
-    seen: list[tuple[int, int]] = []
-    for record in consumer.drain():
-        seen.append((record.partition, record.offset))
-        if not consumer.paused():
-            consumer.pause((record.topic, record.partition))
-    first = seen[0][0]
-    assert seen[1:] == [(1 - first, n) for n in range(10)]
-    consumer.resume(("a", first))
-    assert polled(consumer, first) == list(range(1, 10))
 
 
 def test_all_partitions_paused_is_an_empty_poll_and_drain(broker: Broker) -> None:

@@ -51,9 +51,9 @@ def test_offsets_count_from_zero_and_ends_are_exclusive(partition: Partition) ->
 
 def test_all_but_the_value_is_given_by_name(partition: Partition) -> None:
     with pytest.raises(TypeError):
-        partition.append(b"v", b"k")  # type: ignore[misc]
+        partition.append(b"v", b"k")  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        partition.append_many([b"v"], [b"k"])  # type: ignore[misc]
+        partition.append_many([b"v"], [b"k"])  # type: ignore[call-arg]
     assert partition.end_offset == 0
 
 
@@ -123,7 +123,7 @@ def test_append_many_takes_a_value_key_header_and_timestamp_each(partition: Part
 def test_appending_no_values_is_an_empty_range_at_the_end(
     partition: Partition, extra: dict[str, Any]
 ) -> None:
-    assert partition.append_many([], **extra) == range(0, 0)
+    assert partition.append_many([], **extra) == range(0)
     partition.append_many([b"v"] * 3)
     empty = partition.append_many([], **extra)
     assert (type(empty), empty.start, empty.stop) == (range, 3, 3)
@@ -135,9 +135,9 @@ def test_appending_no_values_is_an_empty_range_at_the_end(
 def test_lists_of_another_length_are_refused_and_write_nothing(
     partition: Partition, name: str, count: int, given: int
 ) -> None:
-    entry = {"keys": b"k", "headers": (), "timestamps": 5}[name]
-    with pytest.raises(ValueError):
-        partition.append_many([b"v"] * count, **{name: [entry] * given})
+    entries: dict[str, Any] = {"keys": b"k", "headers": (), "timestamps": 5}
+    with pytest.raises(ValueError, match=name):
+        partition.append_many([b"v"] * count, **{name: [entries[name]] * given})
     assert partition.end_offset == 0
 
 
@@ -170,7 +170,7 @@ def test_a_generator_that_fails_midway_writes_nothing(partition: Partition) -> N
         raise ZeroDivisionError
 
     with pytest.raises((ZeroDivisionError, TypeError)):
-        partition.append_many(broken())  # type: ignore[arg-type]
+        partition.append_many(broken())
     assert partition.end_offset == 0
     assert partition.append(b"v") == 0
 

@@ -143,7 +143,8 @@ def test_send_many_takes_little_more_from_a_generator_than_a_batch_holds(
             yield bytes(size)
 
     Producer(broker, batch_bytes=batch_bytes).send_many("t", source(), partition=0)
-    assert max(held) <= 2 * batch_bytes
+    # A batch, another being filled, and a look ahead of a few records.
+    assert max(held) <= 2 * batch_bytes + 16 * size
     assert topic[0].end_offset == count
 
 

@@ -20,6 +20,7 @@ from minilog import (
     InvalidTopicError,
     Partition,
     Producer,
+    RecordTooLargeError,
     Topic,
     TopicConfig,
     TopicExistsError,
@@ -172,8 +173,8 @@ def test_a_partition_count_that_is_no_integer_is_refused(broker: Broker, partiti
 
 
 def test_the_topics_are_a_live_sorted_read_only_mapping(broker: Broker) -> None:
-    topics = broker.topics
-    assert isinstance(topics, Mapping)
+    topics: Any = broker.topics
+    assert issubclass(type(topics), Mapping)
     assert (len(topics), list(topics), bool(topics)) == (0, [], False)
     for name in ("b", "c", "B1", "a", "0"):
         broker.create_topic(name)
@@ -187,10 +188,10 @@ def test_the_topics_are_a_live_sorted_read_only_mapping(broker: Broker) -> None:
     with pytest.raises(LookupError):
         topics["b"]
     for change in (
-        lambda: topics.__setitem__("x", topics["a"]),  # type: ignore[attr-defined]
-        lambda: topics.__delitem__("a"),  # type: ignore[attr-defined]
-        lambda: topics.clear(),  # type: ignore[attr-defined]
-        lambda: topics.pop("a"),  # type: ignore[attr-defined]
+        lambda: topics.__setitem__("x", topics["a"]),
+        lambda: topics.__delitem__("a"),
+        lambda: topics.clear(),
+        lambda: topics.pop("a"),
     ):
         with pytest.raises((TypeError, AttributeError)):
             change()
@@ -393,7 +394,7 @@ def test_configuring_works_at_once_and_is_kept_over_reopening(log_path: Path) ->
         topic.configure()
         topic.configure(segment_ms=1000)
         for partition in (topic[0], broker.topic("t")[0]):
-            with pytest.raises(ValueError):
+            with pytest.raises(RecordTooLargeError):
                 partition.append(b"v" * 11)
         untouched = bystander.config
     with Broker(log_path, segment_bytes=4096) as broker:
@@ -401,7 +402,7 @@ def test_configuring_works_at_once_and_is_kept_over_reopening(log_path: Path) ->
         assert {name: getattr(config, name) for name in settings} == settings
         assert config.segment_ms == 1000
         assert untouched.max_record_bytes == broker.topic("u").config.max_record_bytes
-        with pytest.raises(ValueError):
+        with pytest.raises(RecordTooLargeError):
             broker.topic("t")[0].append(b"v" * 11)
 
 

@@ -1,0 +1,441 @@
+"""Bytes of a cleanly closed log are changed, zeroed, cut off or removed: nobody gets wrong ones.
+
+Whatever is done to whichever file, reading gives the right records or a StorageError that names
+the file; every record that is not in what was damaged is still read; nothing is skipped
+silently; ``verify`` tells.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from images import Image, image_of, logs_of, write_image
+
+import minilog
+from minilog import Broker, CorruptionError, Partition, Record, StorageError, verify
+from minilog.testing import ManualClock
+
+HANG_S = 20  # a guard, not a measure: what takes so long does not end
+TOPIC = "t"
+
+
+class Sample(NamedTuple):
+    """A closed log, as bytes, and what is in it."""
+
+    path: Path
+    image: Image
+    records: dict[int, list[Record]]  # by partition
+    starts: dict[int, int]
+
+
+class Reading(NamedTuple):
+    """What reading a whole log gave."""
+
+    records: dict[int, list[Record]]
+    errors: dict[int, list[CorruptionError]]
+
+
+@pytest.fixture(autouse=True)
+def _no_hang() -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError("this does not end")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    """Two partitions in small segments: singles of all shapes, batches of all shapes."""
+    path = tmp_path / "log"
+    clock = ManualClock(1_700_000_000_000)
+    with Broker(path, clock=clock) as broker:
+        topic = broker.create_topic(TOPIC, 2, segment_bytes=700, index_interval_bytes=128)
+        first, second = topic
+        for number in range(12):
+            clock.advance(10)
+            first.append(b"value %d " % number * (number % 4), key=b"k%d" % number)
+        first.append(None, key=b"gone")
+        first.append(b"with", headers=[("a", b"1"), ("b", None)], timestamp=7)
+        first.append_many([b"same", b"size", b"vals"])
+        first.append_many([b"a", None, b"ccc"], keys=[None, b"k", b""], timestamps=[3, 2, 1])
+        second.append_many([b"x%d" % number for number in range(15)], headers=[{"h": b"v"}] * 15)
+        for number in range(6):
+            second.append(b"y" * 40)
+        second.delete_before(3)
+        records = {partition.index: list(partition) for partition in topic}
+        starts = {partition.index: partition.start_offset for partition in topic}
+    return Sample(path, image_of(path), records, starts)
+
+
+def read_all(partition: Partition) -> tuple[list[Record], list[CorruptionError]]:
+    """Read a partition as one who goes on behind damage does."""
+    records: list[Record] = []
+    errors: list[CorruptionError] = []
+    offset, end = partition.start_offset, partition.end_offset
+    while offset < end:
+        try:
+            found = partition.read(offset, max_records=5)
+        except CorruptionError as error:
+            assert error.offset is not None
+            assert error.next_offset is not None
+            assert error.offset <= offset < error.next_offset <= end, str(error)
+            errors.append(error)
+            offset = error.next_offset
+            continue
+        assert found, f"nothing at {offset} of {end}"
+        for record in found:
+            assert record.offset == offset, "a record was skipped silently"
+            offset += 1
+        records += found
+    return records, errors
+
+
+def read_sample(sample: Sample, *, read_only: bool) -> Reading | StorageError:
+    """Open the log as it is now and read all of it; the error when it cannot be opened."""
+    reading = Reading({}, {})
+    try:
+        with Broker(sample.path, read_only=read_only) as broker:
+            for partition in broker.topic(TOPIC):
+                found = read_all(partition)
+                reading.records[partition.index], reading.errors[partition.index] = found
+    except StorageError as error:
+        return error
+    return reading
+
+
+def assert_honest(sample: Sample, name: str, reading: Reading | StorageError) -> None:
+    """Every record read is right, and every one that is not is accounted for by an error that
+    names the damaged file."""
+    if isinstance(reading, StorageError):
+        assert name in str(reading), f"{reading} does not name {name}"
+        return
+    for partition, expected in sample.records.items():
+        by_offset = {record.offset: record for record in expected}
+        found = reading.records[partition]
+        assert all(by_offset[record.offset] == record for record in found)
+        missing = set(by_offset) - {record.offset for record in found}
+        explained: set[int] = set()
+        for error in reading.errors[partition]:
+            assert error.path.endswith(name), f"{error} does not name {name}"
+            assert error.offset is not None
+            assert error.next_offset is not None
+            explained |= set(range(error.offset, error.next_offset))
+        assert missing <= explained
+
+
+def change_each(
+    sample: Sample, name: str, positions: range, change: Callable[[bytes, int], bytes]
+) -> Iterator[tuple[int, bytes]]:
+    """Change a file at each position in turn, and put back what was there."""
+    path = sample.path / name
+    original = sample.image[name]
+    for position in positions:
+        data = change(original, position)
+        if data == original:
+            continue
+        path.write_bytes(data)
+        signal.alarm(HANG_S)
+        yield position, data
+        signal.alarm(0)
+        path.write_bytes(original)
+
+
+def names_of(sample: Sample, ending: str) -> list[str]:
+    names = [name for name in sample.image if name.endswith(ending)]
+    assert names
+    return names
+
+
+def flip(data: bytes, position: int) -> bytes:
+    changed = bytearray(data)
+    changed[position] ^= 0xFF
+    return bytes(changed)
+
+
+def frames_of(data: bytes) -> list[tuple[int, int, int]]:
+    """Return (position, end, records) of each frame of a .log; records 0 for a seal."""
+    frames = []
+    position = 64
+    while position < len(data):
+        size = int.from_bytes(data[position : position + 4], "little")
+        flags = int.from_bytes(data[position + 26 : position + 28], "little")
+        extent = int.from_bytes(data[position + 4 : position + 8], "little")
+        count = extent if flags & 1 else 0 if flags & 2 else 1
+        frames.append((position, position + size, count))
+        position += (size + 7) & -8
+    return frames
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_byte_flipped_in_a_log_costs_at_most_the_frame_it_is_in(
+    sample: Sample, read_only: bool
+) -> None:
+    failures = []
+    step = 1 if read_only else 7  # opening for writing syncs, so fewer of those
+    for name in names_of(sample, ".log"):
+        frames = frames_of(sample.image[name])
+        positions = range(0, len(sample.image[name]), step)
+        for position, _ in change_each(sample, name, positions, flip):
+            try:
+                reading = read_sample(sample, read_only=read_only)
+                assert_honest(sample, name, reading)
+                assert isinstance(reading, Reading), f"{reading!r}: the broker must open"
+                lost = sum(map(len, sample.records.values()))
+                lost -= sum(map(len, reading.records.values()))
+                hit = [count for start, end, count in frames if start <= position < end]
+                assert lost <= (hit[0] if hit else 0)
+                assert not (hit or position < 64) or not verify(sample.path).ok
+            except Exception as error:
+                failures.append(f"{name} at {position}: {error!r}")
+    assert not failures, f"{len(failures)}\n" + "\n".join(failures[:20])
+    assert image_of(sample.path) == sample.image, "damage was not left as it was"
+
+
+def test_a_byte_flipped_between_frames_costs_nothing_and_is_found(sample: Sample) -> None:
+    unseen = []
+    for name in names_of(sample, ".log"):
+        for _, end, _ in frames_of(sample.image[name]):
+            positions = range(end, min((end + 7) & -8, len(sample.image[name])))
+            for position, _ in change_each(sample, name, positions, flip):
+                reading = read_sample(sample, read_only=True)
+                assert isinstance(reading, Reading)
+                assert reading.records == sample.records
+                if verify(sample.path).ok:
+                    unseen.append((name, position))
+    assert not unseen
+
+
+def test_the_error_says_where_the_damage_is(sample: Sample) -> None:
+    name = names_of(sample, ".log")[0]
+    offset = 0
+    for start, end, count in frames_of(sample.image[name]):
+        if not count:
+            continue
+        for position, _ in change_each(sample, name, range(start, end), flip):
+            reading = read_sample(sample, read_only=True)
+            assert isinstance(reading, Reading)
+            (error,) = reading.errors[0]
+            assert (error.path, error.position) == (str(sample.path / name), start), position
+            assert (error.offset, error.next_offset) == (offset, offset + count), position
+            assert error.reason
+        offset += count
+
+
+@pytest.mark.parametrize("ending", [".json", ".index", ".timeindex"])
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_byte_flipped_in_another_file_is_reported_or_harmless(
+    sample: Sample, ending: str, read_only: bool
+) -> None:
+    failures = []
+    for name in names_of(sample, ending):
+        size = len(sample.image[name])
+        step = 1 if read_only else max(1, size // 60)
+        for position, _ in change_each(sample, name, range(0, size, step), flip):
+            try:
+                assert not verify(sample.path).ok, "verify saw nothing"
+                assert_honest(sample, name, read_sample(sample, read_only=read_only))
+                if not read_only:
+                    write_image(sample.path, sample.image)
+            except Exception as error:
+                failures.append(f"{name} at {position}: {error!r}")
+    assert not failures, f"{len(failures)}\n" + "\n".join(failures[:20])
+
+
+@pytest.mark.parametrize("ending", [".index", ".timeindex"])
+def test_a_damaged_index_costs_nothing(sample: Sample, ending: str) -> None:
+    for name in names_of(sample, ending):
+        for _position, _ in change_each(sample, name, range(len(sample.image[name])), flip):
+            with Broker(sample.path, read_only=True) as broker:
+                for partition, expected in zip(broker.topic(TOPIC), sample.records.values()):
+                    for record in expected:
+                        assert partition.read(record.offset, max_records=1)[0] == record
+                    for timestamp in (0, 5, 1_700_000_000_055, 1_700_000_000_100):
+                        later = [r.offset for r in expected if r.timestamp >= timestamp]
+                        assert partition.offset_at(timestamp) == later[0]
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_bit_flipped_in_a_small_log_is_found(tmp_path: Path, bit: int) -> None:
+    path = tmp_path / "log"
+    with Broker(path) as broker:
+        partition = broker.create_topic(TOPIC)[0]
+        partition.append(b"one", key=b"k")
+        partition.append_many([b"two", b"three"])
+        records = list(partition)
+    sample = Sample(path, image_of(path), {0: records}, {0: 0})
+    (name,) = names_of(sample, ".log")
+    frames = frames_of(sample.image[name])
+
+    def flip_bit(data: bytes, position: int) -> bytes:
+        changed = bytearray(data)
+        changed[position] ^= 1 << bit
+        return bytes(changed)
+
+    for position, _ in change_each(sample, name, range(len(sample.image[name])), flip_bit):
+        assert_honest(sample, name, read_sample(sample, read_only=True))
+        is_padding = not any(start <= position < end for start, end, _ in frames)
+        assert not verify(path).ok or (position >= 64 and is_padding), position
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_log_cut_at_any_length_gives_what_is_left_and_says_what_is_not(
+    sample: Sample, read_only: bool
+) -> None:
+    failures = []
+    for name in names_of(sample, ".log"):
+        size = len(sample.image[name])
+        frames = frames_of(sample.image[name])
+        step = 1 if read_only else 9
+        for length, _ in change_each(
+            sample, name, range(0, size, step), lambda data, length: data[:length]
+        ):
+            try:
+                reading = read_sample(sample, read_only=read_only)
+                assert_honest(sample, name, reading)
+                assert isinstance(reading, Reading)
+                lost = sum(map(len, sample.records.values()))
+                lost -= sum(map(len, reading.records.values()))
+                assert lost <= sum(count for _, end, count in frames if end > length)
+                assert not verify(sample.path).ok
+                assert (sample.path / name).stat().st_size == length
+            except Exception as error:
+                failures.append(f"{name} cut to {length}: {error!r}")
+    assert not failures, f"{len(failures)}\n" + "\n".join(failures[:20])
+
+
+def test_a_block_of_zeros_costs_what_was_in_it(sample: Sample) -> None:
+    def zero(data: bytes, start: int) -> bytes:
+        return data[:start] + bytes(len(data[start : start + 512])) + data[start + 512 :]
+
+    for name in sample.image:
+        positions = range(0, len(sample.image[name]), 512)
+        for start, _ in change_each(sample, name, positions, zero):
+            reading = read_sample(sample, read_only=True)
+            assert_honest(sample, name, reading)
+            assert not verify(sample.path).ok, (name, start)
+            if not isinstance(reading, Reading):
+                assert name.endswith(".json")
+                continue
+            lost = sum(map(len, sample.records.values()))
+            lost -= sum(map(len, reading.records.values()))
+            if name.endswith(".log"):
+                frames = frames_of(sample.image[name])
+                hit = [n for a, b, n in frames if a < start + 512 and start < b]
+                assert lost <= sum(hit)
+            else:
+                assert not lost
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_file_that_is_gone_is_named_or_not_needed(sample: Sample, read_only: bool) -> None:
+    failures = []
+    for name in sample.image:
+        (sample.path / name).unlink()
+        signal.alarm(HANG_S)
+        try:
+            reading = read_sample(sample, read_only=read_only)
+            if isinstance(reading, Reading):
+                found = reading.records
+                for partition, expected in sample.records.items():
+                    assert all(record in expected for record in found[partition])
+                    lost = {r.offset for r in expected} - {r.offset for r in found[partition]}
+                    explained: set[int] = set()
+                    for error in reading.errors[partition]:
+                        assert error.offset is not None
+                        assert error.next_offset is not None
+                        explained |= set(range(error.offset, error.next_offset))
+                    assert lost <= explained
+                    if not name.endswith(".log"):
+                        assert not lost
+            else:
+                assert str(Path(name).parent) in str(reading)
+            if name.endswith((".log", "topic.json", "broker.json")) and read_only:
+                try:
+                    is_right = verify(sample.path).ok
+                except StorageError:
+                    is_right = False
+                assert not is_right
+        except Exception as error:
+            failures.append(f"without {name}: {error!r}")
+        write_image(sample.path, sample.image)
+    signal.alarm(0)
+    assert not failures, "\n".join(failures)
+
+
+def test_a_log_with_damage_takes_records_behind_it_and_closes_and_opens_again(
+    sample: Sample,
+) -> None:
+    failures = []
+    for partition_number in (0, 1):
+        for log in logs_of(sample.path, TOPIC, partition_number):
+            name = str(log.relative_to(sample.path))
+            size = len(sample.image[name])
+            for damage in (size // 2, 70, size - 1):
+                write_image(sample.path, sample.image)
+                log.write_bytes(flip(sample.image[name], damage))
+                try:
+                    with Broker(sample.path) as broker:
+                        partition = broker.topic(TOPIC)[partition_number]
+                        end = partition.end_offset
+                        assert [partition.append(b"more %d" % n) for n in range(20)] == [
+                            *range(end, end + 20)
+                        ]
+                    for read_only in (True, False):
+                        with Broker(sample.path, read_only=read_only) as broker:
+                            records, errors = read_all(broker.topic(TOPIC)[partition_number])
+                        expected = sample.records[partition_number]
+                        found = {record.offset: record for record in records}
+                        assert [found[end + n].value for n in range(20)] == [
+                            b"more %d" % n for n in range(20)
+                        ]
+                        for record in expected:
+                            assert found.get(record.offset, record) == record
+                        missing = {r.offset for r in expected} - set(found)
+                        assert all(
+                            any(e.offset <= m < e.next_offset for e in errors)  # type: ignore[operator]
+                            for m in missing
+                        )
+                except Exception as error:
+                    failures.append(f"{name} at {damage}: {error!r}")
+    assert not failures, "\n".join(failures)
+
+
+def test_a_record_acknowledged_as_durable_behind_damage_survives_a_power_cut(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log"
+    with Broker(path) as broker:
+        partition = broker.create_topic(TOPIC)[0]
+        for number in range(10):
+            partition.append(b"before %d" % number)
+            partition.flush()
+    (log,) = logs_of(path, TOPIC)
+    log.write_bytes(log.read_bytes()[:300])
+    with Broker(path, sync="always") as broker:
+        offset = broker.topic(TOPIC)[0].append(b"acknowledged")
+        shutil.copytree(path, tmp_path / "crashed")
+    (tmp_path / "crashed" / "minilog.lock").write_text("1 another-boot\n")
+    with Broker(tmp_path / "crashed") as broker:
+        assert broker.topic(TOPIC)[0].read(offset)[0].value == b"acknowledged"
+
+
+def test_iterating_stops_at_damage_with_an_error(sample: Sample) -> None:
+    name = names_of(sample, ".log")[0]
+    path = sample.path / name
+    path.write_bytes(flip(sample.image[name], 64 + 40))
+    with Broker(sample.path, read_only=True) as broker:
+        partition = broker.topic(TOPIC)[0]
+        with pytest.raises(CorruptionError) as caught:
+            list(partition)
+        assert caught.value.offset == 0
+        consumer = minilog.Consumer(broker, TOPIC)
+        with pytest.raises(CorruptionError):
+            list(consumer.drain())

@@ -1,0 +1,241 @@
+"""KeyboardInterrupt before every bytecode of a call, one after the other.
+
+Python raises it at calls and jumps only; here it comes at every instruction, but for those
+between the end of a ``with`` body and the call of ``__exit__``, where no signal is looked for and
+no code could be safe. Afterwards no lock is held, the contents are a legal sequence, every
+invariant holds, and the log can be written, closed and opened.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import itertools
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+import minilog
+from minilog import Broker, Partition
+
+PACKAGE = str(Path(minilog.__file__).parent)
+
+Trace = Callable[[FrameType, str, Any], Any]
+
+
+ACTS = ("CALL", "STORE_ATTR", "STORE_SUBSCR", "DELETE_", "BINARY_SUBSCR", "FOR_ITER", "IMPORT_")
+HANDLES = ("PUSH_EXC_INFO", "WITH_EXCEPT_START", "POP_EXCEPT", "RERAISE", "CHECK_EXC_MATCH", "COPY")
+
+
+@functools.cache
+def places(code: CodeType) -> frozenset[int]:
+    """Return the instructions to interrupt before: each that acts, and each that follows it.
+
+    Between two of those nothing but the stack changes, so it makes no difference where it comes.
+    """
+    found: set[int] = set()
+    has_acted = True
+    for instruction in dis.get_instructions(code):
+        acts = instruction.opname.startswith(ACTS)
+        if (acts or has_acted) and instruction.opname not in HANDLES:
+            found.add(instruction.offset)
+        has_acted = acts
+    return frozenset(found) - leaving_with(code)
+
+
+def leaving_with(code: CodeType) -> set[int]:
+    """Return the instructions between the end of a ``with`` body and the end of its ``__exit__``."""
+    instructions = list(dis.get_instructions(code))
+    by_offset = {instruction.offset: n for n, instruction in enumerate(instructions)}
+    entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
+    going_on = {(entry.start, entry.target) for entry in entries}
+    found: set[int] = set()
+    for entry in entries:
+        number = by_offset.get(entry.target)
+        if number is None or instructions[number + 1].opname != "WITH_EXCEPT_START":
+            continue
+        if (entry.end, entry.target) in going_on or entry.end not in by_offset:
+            continue
+        for instruction in instructions[by_offset[entry.end] :]:
+            found.add(instruction.offset)
+            if instruction.opname == "CALL":
+                break
+    return found
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt before the chosen instruction of minilog's code."""
+
+    def __init__(self, chosen: int) -> None:
+        self.is_over = False
+        self.place = ""
+        self._left = chosen
+
+    def trace(self, frame: FrameType, event: str, argument: Any) -> Trace | None:
+        code = frame.f_code
+        if self.is_over or not code.co_filename.startswith(PACKAGE) or code.co_name == "__del__":
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        if event == "opcode" and frame.f_lasti in places(code):
+            self._left -= 1
+            if self._left < 0:
+                self.is_over = True
+                self.place = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}"
+                raise KeyboardInterrupt
+        return self.trace
+
+
+def interrupt(call: Callable[[], object], chosen: int) -> str | None:
+    """Call and interrupt; return where it was, or None when the call was over before."""
+    interrupter = Interrupter(chosen)
+    before = sys.gettrace()
+    sys.settrace(interrupter.trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        assert interrupter.is_over
+    finally:
+        sys.settrace(before)
+    return interrupter.place or None
+
+
+@contextmanager
+def nobody_waits(seconds: int = 5) -> Iterator[None]:
+    """Fail, rather than wait for ever, when a lock was left held."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError("a lock was left held")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+Call = Callable[[Partition], object]
+
+CALLS: dict[str, tuple[Call, list[bytes | None]]] = {
+    "append": (lambda partition: partition.append(b"one", key=b"k"), [b"one"]),
+    "append of any shape": (
+        lambda partition: partition.append(None, headers=[("h", b"v")], timestamp=10**15),
+        [None],
+    ),
+    "append to a new segment": (lambda partition: partition.append(b"r" * 200), [b"r" * 200]),
+    "append_many": (lambda partition: partition.append_many([b"a", b"bc", None]), [b"a", b"bc", None]),
+    "append_many to a new segment": (
+        lambda partition: partition.append_many([b"x" * 99] * 3, timestamps=[5, 10**15, 7]),
+        [b"x" * 99] * 3,
+    ),
+    "read": (lambda partition: partition.read(0), []),
+    "iteration": (lambda partition: list(partition), []),
+    "offset_at": (lambda partition: partition.offset_at(0), []),
+    "flush": (lambda partition: partition.flush(), []),
+}
+BEFORE: list[bytes | None] = [b"before %d" % number for number in range(5)]
+
+
+def open_new(path: Path | str, sync: Any) -> tuple[Broker, Partition]:
+    broker = Broker(path, sync=sync, maintenance_interval_ms=0, sync_interval_ms=10**9)
+    partition = broker.create_topic("t", segment_bytes=300, index_interval_bytes=50)[0]
+    for number, value in enumerate(BEFORE):
+        partition.append(value, timestamp=1000 + number)
+    return broker, partition
+
+
+def assert_usable(partition: Partition, added: list[bytes | None]) -> list[bytes | None]:
+    """Check a partition after an interrupt; return what is in it now."""
+    with nobody_waits():
+        assert not partition._lock.locked()
+        assert not partition._sync_lock.locked()
+        partition.check()
+        values = [record.value for record in partition]
+        assert values in (BEFORE, BEFORE + added)
+        assert len(partition) == partition.end_offset == len(values)
+        stamps = [record.timestamp for record in partition]
+        for wanted in (0, 1003, 10**15):
+            later = [offset for offset, stamp in enumerate(stamps) if stamp >= wanted]
+            assert partition.offset_at(wanted) == (later[0] if later else None)
+        for value in (b"after", b"after" * 60):
+            assert partition.append(value) == len(values)
+            values.append(value)
+        assert partition.append_many([b"and", b"after"]) == range(len(values), len(values) + 2)
+        values += [b"and", b"after"]
+        assert [record.value for record in partition] == values
+        assert [record.offset for record in partition] == list(range(len(values)))
+        partition.check()
+        return values
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_interrupted_at_any_instruction_leaves_the_partition_usable(name: str) -> None:
+    call, added = CALLS[name]
+    failures = []
+    for chosen in itertools.count():
+        broker, partition = open_new(":memory:", "interval")
+        place = interrupt(functools.partial(call, partition), chosen)
+        if place is None:
+            broker.close()
+            break
+        try:
+            assert_usable(partition, added)
+        except Exception as error:
+            failures.append(f"{chosen}, {place}: {error!r}")
+        broker.close()
+    assert chosen > 20
+    assert not failures, f"{len(failures)} of {chosen}\n" + "\n".join(failures[:20])
+
+
+@pytest.mark.parametrize("sync", ["never", "always"])
+@pytest.mark.parametrize("name", ["append", "append to a new segment", "append_many"])
+def test_an_interrupted_append_closes_and_opens_as_if_nothing_had_been(
+    tmp_path: Path, name: str, sync: str
+) -> None:
+    call, added = CALLS[name]
+    failures = []
+    step = 5  # each of these touches a disk; the step and the first are drawn by the name
+    for chosen in itertools.count(len(name) % step, step):
+        path = tmp_path / str(chosen)
+        broker, partition = open_new(path, sync)
+        place = interrupt(functools.partial(call, partition), chosen)
+        try:
+            values = assert_usable(partition, added) if chosen % 2 else None
+            broker.close()
+            with Broker(path, sync="never") as broker:
+                assert broker.recovery.ok, str(broker.recovery)
+                partition = broker.topic("t")[0]
+                found = [record.value for record in partition]
+                assert found == values or (values is None and found in (BEFORE, BEFORE + added))
+                assert partition.append(b"on it goes") == len(found)
+                partition.check()
+            assert minilog.verify(path).ok, str(minilog.verify(path))
+        except Exception as error:
+            failures.append(f"{chosen}, {place}: {error!r}")
+        if place is None:
+            break
+    assert not failures, f"{len(failures)} of {chosen // step}\n" + "\n".join(failures[:20])
+
+
+def test_an_interrupted_read_that_waits_leaves_nobody_behind() -> None:
+    for chosen in itertools.count():
+        broker, partition = open_new(":memory:", "interval")
+        place = interrupt(lambda p=partition: p.read(p.end_offset, timeout=0.0001), chosen)  # type: ignore[misc]
+        with nobody_waits():
+            assert partition.append(b"wakes whoever waits") == len(BEFORE)
+            reader = threading.Thread(target=partition.read, args=(len(BEFORE),))
+            reader.start()
+            reader.join()
+            broker.close()
+        if place is None:
+            break
+    assert chosen > 20

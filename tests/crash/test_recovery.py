@@ -1,0 +1,317 @@
+"""A process dies before each operation on the disk in turn, and recovery finds a legal state.
+
+The workload is a list of steps; whoever dies in one of them must afterwards be as before that
+step or as behind it. What recovery does is itself cut off at each operation in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import minilog
+import pytest
+from cutting import CutDirectory, Death, Fate
+from images import crashed_copy, image_of, logs_of, write_image
+
+import minilog.home
+from minilog import Broker
+from minilog.storage.files import PathLike, disk_directory
+from minilog.testing import ManualClock
+
+Step = Callable[[Broker], object]
+Dump = dict[str, Any]
+
+
+def appends(topic: str, partition: int, *values: bytes | None) -> Step:
+    def step(broker: Broker) -> object:
+        if len(values) == 1:
+            return broker.topic(topic)[partition].append(values[0], key=b"k")
+        return broker.topic(topic)[partition].append_many(values)
+
+    return step
+
+
+WORKLOAD: list[Step] = [
+    lambda broker: broker.create_topic("a", 2, segment_bytes=256, index_interval_bytes=64),
+    appends("a", 0, b"first"),
+    *[appends("a", 0, b"%d" % number * 9) for number in range(9)],
+    appends("a", 1, b"x", b"", b"yy" * 20, None),
+    lambda broker: broker.topic("a")[0].append(b"with", headers=[("h", b"1")], timestamp=5),
+    lambda broker: broker.flush(),
+    appends("a", 1, *[b"%d" % number for number in range(30)]),
+    lambda broker: broker.create_topic("b", segment_bytes=256),
+    appends("b", 0, b"y" * 700),
+    lambda broker: broker.topic("a")[0].delete_before(6),
+    lambda broker: broker.topic("a").configure(segment_bytes=300),
+    appends("a", 0, b"more", b"than", b"one"),
+    lambda broker: broker.topic("a").add_partitions(3),
+    appends("a", 2, b"in the new one"),
+    lambda broker: broker.delete_topic("b"),
+    lambda broker: broker.topic("a")[1].delete_before(34),
+    appends("a", 1, b"after it was emptied"),
+    lambda broker: broker.close(),
+]
+
+
+def dump_of(broker: Broker) -> Dump:
+    """Return all a broker holds, as plain values."""
+    return {
+        name: {
+            "settings": topic.config,
+            "partitions": [
+                (partition.start_offset, partition.end_offset, list(partition))
+                for partition in topic
+            ],
+        }
+        for name, topic in broker.topics.items()
+    }
+
+
+def dump_at(path: Path) -> Dump:
+    """Open a log, check everything that can be checked, and return what it holds."""
+    with Broker(path, clock=ManualClock()) as broker:
+        for topic in broker.topics.values():
+            for partition in topic:
+                partition.check()
+        return dump_of(broker)
+
+
+def open_mortal(path: Path, fate: Fate, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Broker:
+    """Open a broker that dies as its fate has it."""
+
+    def mortal(path: PathLike) -> CutDirectory:
+        return CutDirectory(disk_directory(path), fate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(minilog.home, "disk_directory", mortal)
+        return Broker(path, clock=ManualClock(1000), maintenance_interval_ms=0, **settings)
+
+
+def states_of(path: Path, sync: str) -> list[Dump]:
+    """Return what the log holds before the first step and behind each."""
+    broker = Broker(path, clock=ManualClock(1000), maintenance_interval_ms=0, sync=sync)  # type: ignore[arg-type]
+    states = [dump_of(broker)]
+    for step in WORKLOAD:
+        step(broker)
+        states.append(states[-1] if broker.is_closed else dump_of(broker))
+    return states
+
+
+def die(path: Path, fate: Fate, monkeypatch: pytest.MonkeyPatch, sync: str) -> int | None:
+    """Run the workload until death; return the number of the step it came in, None if it did not."""
+    try:
+        broker = open_mortal(path, fate, monkeypatch, sync=sync)
+    except Death:
+        return 0
+    for number, step in enumerate(WORKLOAD):
+        try:
+            step(broker)
+        except Death:
+            broker.refuse_in_child()  # lets go of everything, as the end of a process does
+            return number
+    return None
+
+
+def assert_goes_on(path: Path, found: Dump) -> None:
+    """What was recovered opens again unchanged, takes records, and every byte of it is right."""
+    before = image_of(path)
+    assert dump_at(path) == found
+    assert image_of(path) == before
+    with Broker(path, clock=ManualClock(1000)) as broker:
+        assert broker.recovery.ok, str(broker.recovery)
+        for topic in broker.topics.values():
+            for partition in topic:
+                assert partition.append(b"on it goes") == partition.end_offset - 1
+                partition.check()
+    assert minilog.verify(path).ok, str(minilog.verify(path))
+    with Broker(path) as broker:
+        assert broker.recovery.ok
+        for topic in broker.topics.values():
+            for partition in topic:
+                partition.check()
+
+
+@pytest.mark.parametrize("sync", ["never", "always"])
+def test_death_before_any_operation_leaves_the_state_before_or_behind_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: str
+) -> None:
+    states = states_of(tmp_path / "whole", sync)
+    failures = []
+    for number in range(10_000):
+        path = tmp_path / str(number)
+        fate = Fate(number)
+        step = die(path, fate, monkeypatch, sync)
+        if step is None:
+            break
+        try:
+            found = dump_at(path)
+            assert found in (states[step], states[step + 1])
+            assert_goes_on(path, found)
+        except Exception as error:  # collected, so that one bug does not hide another
+            failures.append(f"dead before operation {number}, {fate.operations[-1]}: {error!r}")
+    assert number > 100
+    assert not failures, "\n\n".join(failures)
+
+
+def test_recovery_that_dies_before_any_operation_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    with Broker(path, segment_bytes=2048, index_interval_bytes=128, sync="never") as broker:
+        topic = broker.create_topic("t", 2)
+        for number in range(90):
+            topic[number % 2].append(b"%d" % number * 5)
+        crashed = crashed_copy(path, tmp_path / "crashed", power_cut=True)
+    for partition in range(2):
+        last = logs_of(crashed, "t", partition)[-1]
+        data = bytearray(last.read_bytes())
+        end = len(data.rstrip(b"\0"))
+        data[end - 30] ^= 0xFF
+        data[end + 100 : end + 120] = b"\x77" * 20
+        last.write_bytes(data)
+    torn = image_of(crashed)
+    lock = (crashed / "minilog.lock").read_bytes()
+
+    def recover(fate: Fate) -> None:
+        broker = open_mortal(crashed, fate, monkeypatch)
+        try:
+            broker.close()
+        except Death:
+            broker.refuse_in_child()
+            raise
+
+    recover(straight := Fate())
+    expected = image_of(crashed)
+    assert len(straight.operations) > 20
+    for number in range(len(straight.operations)):
+        write_image(crashed, torn)
+        (crashed / "minilog.lock").write_bytes(lock)
+        with pytest.raises(Death):
+            recover(Fate(number))
+        (crashed / "minilog.lock").write_bytes(lock)
+        recover(Fate())
+        assert image_of(crashed) == expected, f"dead before {straight.operations[number]}"
+
+
+def test_a_death_in_the_middle_of_rolling_leaves_a_segment_that_ends_with_its_seal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead between the seal and giving back the reserve: the seal was found by scanning, but on
+    the next opening, when it was no longer the last segment, looked for at the end of the file."""
+    path = tmp_path / "log"
+    with Broker(path, sync="never") as broker:
+        partition = broker.create_topic("t", segment_bytes=4096)[0]
+        for _ in range(27):
+            partition.append(b"x" * 100)
+    full = image_of(path)
+    for number in range(100):
+        write_image(path, full)
+        fate = Fate(number)
+        broker = open_mortal(path, fate, monkeypatch, sync="never")
+        try:
+            broker.topic("t")[0].append(b"it rolls" * 50)
+            broker.close()
+        except Death:
+            broker.refuse_in_child()
+        else:
+            break
+        with Broker(path, sync="never") as broker:
+            partition = broker.topic("t")[0]
+            end = partition.end_offset
+            assert end in (27, 28)
+            for _ in range(40):
+                partition.append(b"y" * 100)
+        with Broker(path) as broker:
+            partition = broker.topic("t")[0]
+            assert [record.offset for record in partition] == list(range(end + 40))
+            partition.check()
+    assert number > 5
+
+
+# ---------------------------------------------------------------- torn tails
+
+
+def unsynced_log(tmp_path: Path) -> tuple[Path, int, int]:
+    """Make the image of a log after a power cut: 20 records synced, 20 in single frames not."""
+    with Broker(tmp_path / "log", sync="never", maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic("t", index_interval_bytes=256)[0]
+        for number in range(20):
+            partition.append(b"synced %d" % number)
+        broker.flush()
+        for number in range(20, 40):
+            partition.append(b"unsynced %d" % number)
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=True)
+    data = logs_of(crashed, "t")[0].read_bytes().rstrip(b"\0")
+    return crashed, data.index(b"unsynced 20") - 36, len(data)
+
+
+def values_of(path: Path) -> list[bytes | None]:
+    with Broker(path) as broker:
+        return [record.value for record in broker.topic("t")[0]]
+
+
+EXPECTED = [b"synced %d" % n for n in range(20)] + [b"unsynced %d" % n for n in range(20, 40)]
+
+
+def frame_starts(data: bytes, start: int, end: int) -> list[int]:
+    starts = []
+    while start < end:
+        starts.append(start)
+        start += (int.from_bytes(data[start : start + 4], "little") + 7) & -8
+    return starts
+
+
+@pytest.mark.parametrize("damage", ["cut off", "zeroed", "garbled", "one byte"])
+def test_a_torn_tail_loses_exactly_the_records_from_the_tear_on(
+    tmp_path: Path, damage: str
+) -> None:
+    crashed, first, end = unsynced_log(tmp_path)
+    image = image_of(crashed)
+    name = next(name for name in image if name.endswith(".log"))
+    data = image[name]
+    starts = frame_starts(data, first, end)
+    assert len(starts) == 20
+    for tear in range(first, end, 5):
+        torn = bytearray(data)
+        if damage == "cut off":
+            del torn[tear:]
+        elif damage == "zeroed":
+            torn[tear:end] = bytes(end - tear)
+        elif damage == "garbled":
+            torn[tear:end] = bytes(byte ^ 0x5A for byte in torn[tear:end])
+        else:
+            torn[tear] ^= 0x10
+        hit = max(start for start in starts if start <= tear)
+        size = int.from_bytes(data[hit : hit + 4], "little")
+        is_padding = tear >= hit + size
+        kept = 20 + starts.index(hit) + is_padding
+        if damage == "zeroed" and not any(data[tear:hit + size]):
+            kept = 20 + starts.index(hit) + 1
+        write_image(crashed, {**image, name: bytes(torn)})
+        (crashed / "minilog.lock").write_text("1 another-boot\n")
+        with Broker(crashed) as broker:
+            partition = broker.topic("t")[0]
+            found = [record.value for record in partition]
+            if is_padding and damage in ("garbled", "one byte"):
+                assert found[:kept] == EXPECTED[:kept]
+                assert found == EXPECTED[: len(found)]
+                continue
+            assert found == EXPECTED[:kept], f"torn at {tear}"
+            was_something_left = any(torn[starts[kept - 20] if kept < 40 else end : end])
+            assert len(broker.recovery.problems) == was_something_left, f"torn at {tear}"
+            if was_something_left:
+                (problem,) = broker.recovery.problems
+                assert problem.path.endswith(name)
+                assert problem.position == starts[kept - 20]
+                assert problem.offset == kept
+                kept_file = crashed / "t" / "0" / "quarantine"
+                left = bytes(torn[starts[kept - 20] :]).rstrip(b"\0")
+                assert [path.read_bytes() for path in kept_file.iterdir()] == [left]
+            assert partition.append(b"on it goes") == kept
+        before = image_of(crashed)
+        with Broker(crashed) as broker:
+            assert broker.recovery.ok
+            assert broker.topic("t")[0].end_offset == kept + 1
+        assert image_of(crashed) == before
