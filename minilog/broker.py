@@ -431,6 +431,7 @@ class Broker:
         opening = Opening(
             is_writable=not self._config.read_only,
             mark=self._marks.get(_mark_key(topic, partition)),
+            is_write_through=self.is_sync_always,
             same_boot=lock is not None and lock.is_same_boot,
         )
         directory = topic.partition_directory(partition)

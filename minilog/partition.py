@@ -290,6 +290,7 @@ class Partition(SharedLog):
             # Dropped meanwhile, by this process or, for a read-only broker, by another.
             if self._host.is_read_only:
                 log.forget_missing()
+                self._opened()
             start = self._host.start_offset(self._index)
             if offset < start:
                 raise OffsetOutOfRangeError(name, index, offset, start, end.next_offset) from None

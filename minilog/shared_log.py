@@ -17,6 +17,7 @@ from typing import Protocol
 from minilog.clock import Clock, Deadline, release_once
 from minilog.config import MIB, TopicConfig
 from minilog.errors import ReadOnlyError, SyncFailedError
+from minilog.group_sync import GroupSync
 from minilog.storage import CleanMark, End, Log
 
 EVERYTHING = 2**63
@@ -62,7 +63,7 @@ class SharedLog:
 
     def _make_locks(self) -> None:
         self._lock = threading.Lock()
-        self._sync_lock = threading.Lock()
+        self._group_sync = GroupSync()
 
     # ------------------------------------------------------------ waiting
 
@@ -100,22 +101,27 @@ class SharedLog:
 
     def _sync_until(self, next_offset: int) -> None:
         """Return when all below ``next_offset`` is synced; one sync serves all who wait here."""
-        with self._sync_lock:
+
+        def is_served() -> bool:
             self._check_writable()
-            log, published = self._log, self._published
-            assert log is not None
-            if published is not None and published.next_offset >= next_offset:
-                return
-            end = log.end()
-            try:
-                log.sync()
-            except OSError as error:
-                self._fail(error)
-                raise SyncFailedError(self._failure_text()) from error
-            if self._is_sync_always:
-                self._published = end
+            published = self._published
+            return published is not None and published.next_offset >= next_offset
+
+        self._group_sync.run(is_served, self._sync)
         if self._waiters:
             self._wake()
+
+    def _sync(self) -> None:
+        log = self._log
+        assert log is not None
+        end = log.end()
+        try:
+            log.sync()
+        except OSError as error:
+            self._fail(error)
+            raise SyncFailedError(self._failure_text()) from error
+        if self._is_sync_always:
+            self._published = end
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
@@ -216,24 +222,24 @@ class SharedLog:
 
     def close(self, refusal: Callable[[], Exception]) -> CleanMark | None:
         """Refuse every later call and end every wait; return a mark where all was synced."""
-        with self._lock, self._sync_lock:
+        with self._lock:
             self._refusal = refusal
             self._is_plain = False
             self._wake()
             log = self._log
-            if log is None or self._failure is not None or self._host.is_read_only:
-                if log is not None:
-                    log.unmap()
+            if log is None:
                 return None
             try:
-                log.trim()
-                log.sync()
+                if self._failure is None and not self._host.is_read_only:
+                    log.trim()
+                    self._group_sync.run(lambda: False, self._sync)
+                    return log.mark()
             except OSError as error:
                 self._fail(error)
                 raise SyncFailedError(self._failure_text()) from error
             finally:
                 log.unmap()
-            return log.mark()
+            return None
 
     def abandon(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every later call, end every wait and let go of the files as they are."""

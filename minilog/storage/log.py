@@ -26,6 +26,7 @@ from minilog.storage.recovery import CleanMark, Problem, resume_clean, resume_un
 from minilog.storage.segment import Place, Segment, log_name
 from minilog.storage.singles import Budget
 
+LOOKS = 3  # how often a reader of another process's log lists its files before it says gap
 SEGMENT_FILE = re.compile(r"(\d{20})\.log")
 
 
@@ -41,12 +42,13 @@ class Opening(NamedTuple):
     """How a log is opened.
 
     ``mark`` is what a clean close left, None after a crash; ``same_boot`` says that the machine
-    has run on since the last writer.
+    has run on since the last writer; ``is_write_through`` that every append will be synced.
     """
 
     is_writable: bool = True
     mark: CleanMark | None = None
     same_boot: bool = False
+    is_write_through: bool = False
 
 
 class Log:
@@ -62,7 +64,9 @@ class Log:
     ) -> None:
         self.directory = directory
         self.problems: list[Problem] = []
-        self._place = Place(directory, identity, maps, opening.is_writable)
+        self._place = Place(
+            directory, identity, maps, opening.is_writable, opening.is_write_through
+        )
         self._config = config
         self._epoch = 1
         segments = [Segment(self._place, base, config, 0) for base in self._bases()]
@@ -277,6 +281,7 @@ class Log:
         ``offset`` is within the log and before its end. CorruptionError when it is in damage.
         """
         segments, tail = self._view
+        looks = 0 if self._place.is_writable else LOOKS
         found: list[Rows] = []
         while offset < end.next_offset and max_records > 0:
             if offset >= tail.base_offset:  # most reads are near the end: it is remembered
@@ -287,6 +292,10 @@ class Log:
             if offset >= limit[1] or offset < segment.base_offset:
                 if found:
                     break
+                if looks and self._take_in(0):  # a listing may miss what is made meanwhile
+                    looks -= 1
+                    segments, tail = self._view
+                    continue
                 raise self._gap(segment, limit, following)
             budget = Budget(max_records, max_bytes, is_first=not found)
             try:
@@ -379,21 +388,36 @@ class Log:
     def follow(self) -> None:
         """Take in what a writer in another process has appended, rolled and dropped since."""
         while True:
-            segments, tail = self._view
-            if tail.is_live and not tail.follow():
-                return
-            bases = [tail.next_offset]
-            if not self._segment(tail.next_offset).exists():  # dropped already, or not made yet
-                bases = [base for base in self._bases() if base > tail.next_offset]
-            if not bases:
-                return
-            added = [self._segment(base) for base in bases]
-            added[-1].is_live = True
-            if len(added) > 1 or bases[0] > tail.next_offset:
-                added[-1].skip_to_last_entry()
-            grown = segments.copy()
-            grown.update((segment.base_offset, segment) for segment in added)
-            self._view = (grown, added[-1])
+            try:
+                if not self._follow_once():
+                    return
+            except FileNotFoundError:  # dropped between two looks; what came after is there
+                if not self._take_in(0):
+                    return
+
+    def _follow_once(self) -> bool:
+        """Follow the tail; True when it was sealed and the next segment is the tail now."""
+        tail = self._view[1]
+        if tail.is_live and not tail.follow():
+            return False
+        return self._take_in(tail.next_offset)
+
+    def _take_in(self, lowest: int) -> bool:
+        """Take in the segments on the disk from an offset on; True if there are any."""
+        segments = self._view[0]
+        bases = [lowest]
+        if not lowest or not self._segment(lowest).exists():  # dropped, or not made yet
+            bases = [base for base in self._bases() if base >= lowest]
+        if not bases:
+            return False
+        taken = [self._segment(base) for base in bases]
+        taken[-1].is_live = True
+        if lowest != taken[-1].base_offset:
+            taken[-1].skip_to_last_entry()
+        known = [segments[base] for base in segments.irange(None, bases[0], (True, False))]
+        view = SortedDict((segment.base_offset, segment) for segment in (*known, *taken))
+        self._view = (view, taken[-1])
+        return True
 
     def _segment(self, base_offset: int) -> Segment:
         return Segment(self._place, base_offset, self._config, self._epoch)

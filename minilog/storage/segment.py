@@ -58,6 +58,9 @@ class Place(NamedTuple):
     identity: bytes
     maps: MapLimit
     is_writable: bool
+    # Where every append is synced, a pwrite into reserved space is: 90 us with its sync, against
+    # 165 for a store into touched pages, which each sync makes fault anew.
+    is_write_through: bool = False
 
 
 def log_name(base_offset: int) -> str:
@@ -210,7 +213,12 @@ class Segment:
         file = self._file or self._place.directory.open(f"{self.name}.log", writable=is_writable)
         if is_writable or self.is_live:
             self._file = file
-        return FileRegion(file, LARGEST_FILE) if self.is_live else file.map(file.size())
+        if self.is_live:
+            return FileRegion(file, LARGEST_FILE)
+        return self._mapped_file(file, file.size()) if is_writable else file.map(file.size())
+
+    def _mapped_file(self, file: File, size: int) -> Region:
+        return FileRegion(file, size) if self._place.is_write_through else file.map(size)
 
     def _map_to_read(self) -> Region:
         if self.is_live:
@@ -334,8 +342,10 @@ class Segment:
         if end > self._index_due:
             self._add_index_entry(position, offset)
             self._index_due = max(end, position + self._config.index_interval_bytes)
-        if end > self._filled and size < LARGE_WRITE:
+        if end > self._filled and size < LARGE_WRITE and not self._place.is_write_through:
             self._touch(end)
+        if self._place.is_write_through:
+            self._filled = len(self.region())
         self._filled = max(end, self._filled)
         self._limit = min(self._filled, max(self._index_due, end))
 
@@ -355,7 +365,7 @@ class Segment:
         size = max(needed, step)
         file = self.writable_file()
         file.reserve(size)
-        self._region = file.map(size)
+        self._region = self._mapped_file(file, size)
         self._file = file
 
     def _touch(self, end: int) -> None:
@@ -471,6 +481,8 @@ class Segment:
         mapped anew, which the writer never sees.
         """
         view, region = self._view, self._region
+        if self._place.is_write_through:
+            region = None  # reading by map is faster than through that
         if view is not None and (view.region is region or len(view.region) >= end):
             return view
         if region is None or len(region) < end:

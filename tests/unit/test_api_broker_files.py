@@ -8,9 +8,7 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +17,14 @@ import pytest
 from minilog import (
     Broker,
     CorruptionError,
-    LockedError,
     MinilogError,
     Partition,
     ReadOnlyError,
     StorageError,
     Topic,
-    UnknownTopicError,
     UnsupportedFormatError,
     verify,
 )
-
-WRITER = """
-import sys, minilog
-broker = minilog.Broker(sys.argv[1], sync="never", maintenance_interval_ms=0, segment_bytes=256)
-for line in sys.stdin:
-    print(eval(line), flush=True)
-broker.close()
-"""
-
-
-class Writer:
-    """Another process that has the log open and does what it is told."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def __call__(self, call: str) -> str:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(call + "\n")
-        return self.process.stdout.readline().strip()
-
-
-@pytest.fixture
-def writer(log_path: Path, python_command: Callable[..., list[str]]) -> Iterator[Writer]:
-    """A live writer with a topic "t" of 2 partitions; 100 records in partition 0."""
-    started = Writer(python_command(WRITER, log_path))
-    with started.process:
-        started("broker.create_topic('t', partitions=2)")
-        started("[broker.topic('t')[0].append(b'%d' % n * 9) for n in range(100)]")
-        yield started
-        started.process.communicate("")
 
 
 def snapshot(directory: Path, *, times: bool = True) -> dict[str, tuple[Any, ...]]:
@@ -85,58 +47,12 @@ def write_log(path: Path, count: int = 60) -> None:
         broker.create_topic("other")[0].append(b"v")
 
 
-def test_a_reader_beside_a_live_writer_sees_what_it_publishes(
-    log_path: Path, writer: Writer
-) -> None:
-    with Broker(log_path, read_only=True) as broker, Broker(log_path, read_only=True) as second:
-        partition = broker.topic("t")[0]
-        assert [r.value for r in partition] == [b"%d" % n * 9 for n in range(100)]
-        for n in range(100, 150):
-            assert writer(f"broker.topic('t')[0].append(b'{n}')") == str(n)
-            assert list(partition.read(n).values) == [b"%d" % n]
-            assert len(partition.read(n - 9)) == 10
-        assert writer("broker.topic('t')[1].append_many([b'x' * 1000] * 50)") == "range(0, 50)"
-        assert len(broker.topic("t")[1].read(0)) == 50
-        writer("broker.create_topic('later')[0].append(b'v')")
-        assert list(broker.topics) == ["later", "t"]
-        assert list(broker.topic("later")[0].read(0).values) == [b"v"]
-        assert len(second.topic("t")[0]) == 150
-        writer("broker.topic('t')[0].delete_before(120)")
-        assert partition.read(120, max_records=1)[0].value == b"120"
-        with pytest.raises(LockedError):
-            Broker(log_path)
-
-
-def test_a_waiting_read_of_a_reader_wakes_for_the_writer(log_path: Path, writer: Writer) -> None:
-    with Broker(log_path, read_only=True) as broker:
-        for offset in range(100, 110):
-            seen: list[Any] = []
-            thread = threading.Thread(
-                target=lambda start=offset, seen=seen: seen.extend(
-                    broker.topic("t")[0].read(start, timeout=60).values
-                )
-            )
-            thread.start()
-            writer(f"broker.topic('t')[0].append(b'{offset}')")
-            thread.join()
-            assert seen == [b"%d" % offset]
-
-
 def read_all(broker: Broker) -> list[list[bytes | None]]:
     read = [[r.value for r in partition] for topic in broker.topics.values() for partition in topic]
     for topic in broker.topics.values():
         topic[0].offset_at(0)
         topic[0].read(topic[0].end_offset, timeout=0.06)
     return read
-
-
-def test_a_reader_never_changes_a_byte_beside_a_live_writer(log_path: Path, writer: Writer) -> None:
-    before = snapshot(log_path, times=False)
-    for _ in range(2):
-        with Broker(log_path, read_only=True) as broker:
-            assert len(read_all(broker)[0]) == 100
-    assert snapshot(log_path, times=False) == before
-    assert writer("broker.topic('t')[0].append(b'v')") == "100"
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -194,53 +110,6 @@ def test_every_call_that_writes_is_a_read_only_error(log_path: Path, call: str) 
             READ_ONLY_CALLS[call](broker, topic, topic[1])
         assert (list(broker.topics), len(topic), len(topic[1])) == (["other", "t"], 2, 60)
     assert snapshot(log_path) == before
-
-
-def test_a_reader_keeps_no_writer_out(log_path: Path) -> None:
-    write_log(log_path)
-    with Broker(log_path, read_only=True) as reader, Broker(log_path) as broker:
-        assert broker.topic("t")[1].append(b"new") == 60
-        assert list(reader.topic("t")[1].read(60).values) == [b"new"]
-        broker.delete_topic("other")
-        assert list(reader.topics) == ["t"]
-        with pytest.raises(UnknownTopicError):
-            reader.topic("other")
-
-
-def test_a_reader_follows_when_all_it_had_seen_was_deleted(log_path: Path) -> None:
-    with Broker(log_path, segment_bytes=300) as broker, Broker(log_path, read_only=True) as reader:
-        partition = broker.create_topic("t")[0]
-        partition.append_many([b"x"] * 5)
-        seen = reader.topic("t")[0]
-        assert len(seen.read(0)) == 5
-        partition.append_many([b"y" * 50] * 200)
-        for n in range(205, 300):
-            partition.append(b"%d" % n)
-        partition.delete_before(250)
-        assert list(seen.read(250).values) == [b"%d" % n for n in range(250, 300)]
-        assert (seen.start_offset, seen.end_offset, len(seen)) == (250, 300, 50)
-        partition.delete_before(300)
-        assert not seen.read(300)
-        assert partition.append(b"last") == 300
-        assert [record.value for record in seen] == [b"last"]
-
-
-@pytest.mark.parametrize("made_again", [False, True])
-def test_a_partition_of_a_reader_ends_with_its_topic(log_path: Path, made_again: bool) -> None:
-    with Broker(log_path) as broker, Broker(log_path, read_only=True) as reader:
-        broker.create_topic("t")[0].append(b"old")
-        stale = reader.topic("t")[0]
-        assert len(stale.read(0)) == 1
-        broker.delete_topic("t")
-        if made_again:
-            broker.create_topic("t", partitions=2)[0].append(b"new")
-        with pytest.raises(UnknownTopicError):
-            stale.read(0)
-        if made_again:
-            assert list(reader.topic("t")[0].read(0).values) == [b"new"]
-            assert reader.topic("t").id == broker.topic("t").id
-            broker.topic("t").add_partitions(3)
-            assert len(reader.topic("t")) == 3
 
 
 def test_there_is_nothing_to_recover_after_a_clean_close(log_path: Path) -> None:

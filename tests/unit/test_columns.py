@@ -1,0 +1,132 @@
+"""Batches by column: what is encoded is decoded, in every shape, and its parts add up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilog import RecordTooLargeError
+from minilog.storage import format as f
+from minilog.storage.columns import ColumnsFrame, encode_batch, encode_frame
+from minilog.storage.files import MappedRegion
+
+POSITION = 64
+BYTES = st.binary(max_size=12)
+HEADER = st.tuples(st.text(st.characters(codec="utf-8"), max_size=5), st.none() | BYTES)
+RECORDS = st.lists(
+    st.tuples(
+        st.none() | BYTES,
+        st.none() | BYTES,
+        st.lists(HEADER, max_size=3).map(tuple),
+        st.integers(0, 2**63 - 1),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+def frame_of(values: Any, keys: Any, headers: Any, timestamps: Any) -> tuple[ColumnsFrame, bytes]:
+    batch = encode_batch(values, keys, headers, timestamps, 2**20)
+    largest = max(timestamps) if timestamps else 1000
+    context = f.context_of(1, 0, batch.flags)
+    data = encode_frame(batch, 7, largest, context, seed=3, position=POSITION)
+    assert len(data) == batch.frame_bytes
+    region = MappedRegion(-1, POSITION + len(data))
+    region[POSITION : POSITION + len(data)] = data
+    prefix = f.Prefix._make(f.PREFIX.unpack_from(data))
+    assert f.is_plausible(tuple(prefix), len(data))
+    return ColumnsFrame(prefix, region, POSITION), data
+
+
+def rows_of(frame: ColumnsFrame, start: int, stop: int) -> list[tuple[Any, ...]]:
+    rows = frame.rows(start, stop)
+    columns = (rows.offsets, rows.timestamps, rows.keys, rows.values, rows.headers)
+    return list(zip(*columns, strict=True))
+
+
+@given(RECORDS, st.booleans(), st.booleans(), st.booleans(), st.data())
+def test_a_batch_is_decoded_as_it_was_encoded(
+    records: Any, has_keys: bool, has_headers: bool, has_times: bool, data: st.DataObject
+) -> None:
+    keys = [key for key, _, _, _ in records] if has_keys else None
+    values = [value for _, value, _, _ in records]
+    headers = [pairs for _, _, pairs, _ in records] if has_headers else None
+    times = [stamp for _, _, _, stamp in records] if has_times else None
+    frame, encoded = frame_of(values, keys, headers, times)
+    assert frame.is_sound
+    assert frame.count == len(records)
+    expected = [
+        (
+            7 + number,
+            stamp if has_times else 1000,
+            key if has_keys else None,
+            value,
+            pairs if has_headers else (),
+        )
+        for number, (key, value, pairs, stamp) in enumerate(records)
+    ]
+    assert rows_of(frame, 0, len(records)) == expected
+    start = data.draw(st.integers(0, len(records)))
+    stop = data.draw(st.integers(start, len(records)))
+    assert rows_of(frame, start, stop) == expected[start:stop]
+    rows = frame.rows(0, len(records)).cut(start, stop)
+    assert list(rows.values) == values[start:stop]
+    assert list(rows.keys) == [key for _, _, key, _, _ in expected][start:stop]
+    assert encoded[-4:] == f.checksum(encoded[:-4], 3, POSITION)
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 255, 256, 257, 1000])
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 100])
+def test_values_of_one_length_are_decoded_whatever_their_number(count: int, length: int) -> None:
+    values = [(b"%08d" % number * 13)[:length] for number in range(count)]
+    frame, _ = frame_of(values, None, None, None)
+    assert frame.rows(0, count).values == values
+    assert frame.rows(count // 2, count).values == values[count // 2 :]
+    assert frame.size_before(count) == count * length
+
+
+@given(RECORDS)
+def test_sizes_and_limits_agree(records: Any) -> None:
+    keys = [key for key, _, _, _ in records]
+    values = [value for _, value, _, _ in records]
+    frame, _ = frame_of(values, keys, None, None)
+    sizes = [len(key or b"") + len(value or b"") for key, value in zip(keys, values)]
+    for row in range(len(records) + 1):
+        assert frame.size_before(row) == sum(sizes[:row])
+    for limit in (0, 1, 10, 100, 10**6):
+        stop = frame.stop_within(0, limit, at_least=0)
+        assert sum(sizes[:stop]) <= limit
+        assert stop == len(records) or sum(sizes[: stop + 1]) > limit
+
+
+def test_a_frame_whose_parts_do_not_add_up_is_not_sound() -> None:
+    _, data = frame_of([b"a", b"bc", None], [b"k", None, b"kk"], [{"h": b"v"}, {}, {}], [1, 2, 3])
+    for position in (*range(36, 40), *range(64, 80)):  # the count and the four sizes
+        changed = bytearray(data)
+        changed[position] ^= 0x41
+        region = MappedRegion(-1, POSITION + len(data))
+        region[POSITION : POSITION + len(data)] = bytes(changed)
+        prefix = f.Prefix._make(f.PREFIX.unpack_from(changed))
+        assert not ColumnsFrame(prefix, region, POSITION).is_sound, position
+
+
+def test_a_record_beyond_the_limit_is_refused_with_its_number() -> None:
+    with pytest.raises(RecordTooLargeError, match="record 1 ") as caught:
+        encode_batch([b"", b"12345", b""], [b"", b"123456", b""], None, None, 10)
+    assert (caught.value.size, caught.value.limit) == (11, 10)
+    assert encode_batch([b"12345", b""], [b"", b"123456"], None, None, 10).record_count == 2
+
+
+@pytest.mark.parametrize("given", ["text", 1, [b""]])
+def test_what_is_not_bytes_is_a_type_error(given: object) -> None:
+    with pytest.raises(TypeError, match="bytes"):
+        encode_batch([b"ok", given], None, None, None, 100)
+
+
+def test_views_of_wider_items_are_copied_as_bytes() -> None:
+    wide = memoryview(b"12345678").cast("I")
+    frame, _ = frame_of([wide, bytearray(b"ab"), b"c"], None, None, None)
+    assert frame.rows(0, 3).values == [b"12345678", b"ab", b"c"]

@@ -1,0 +1,121 @@
+"""The sparse indexes: floors by offset, time and position, and that nothing in them is believed
+that does not prove itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilog.storage.files import Directory, DiskDirectory
+from minilog.storage.index import Index
+from minilog.storage.memory import MemoryDirectory
+
+NAME = "00000000000000000000"
+SEED = 4711
+ENTRIES = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(8, 90), st.integers(0, 5)), min_size=1, max_size=40
+)
+
+
+def filled(directory: Directory, steps: list[tuple[int, int, int]]) -> tuple[Index, list[tuple[int, int, int]]]:
+    """Return an index whose entries grow by these steps, and the entries."""
+    index = Index(directory, NAME, SEED, is_writable=True)
+    entries = []
+    offset = position = timestamp = 0
+    for by_offset, by_position, by_time in steps:
+        offset, position, timestamp = offset + by_offset, position + by_position, timestamp + by_time
+        entries.append((offset, position, timestamp))
+        index.append(offset, position, timestamp)
+    return index, entries
+
+
+@given(ENTRIES)
+def test_floors_are_the_last_entries_before(steps: list[tuple[int, int, int]]) -> None:
+    index, entries = filled(MemoryDirectory(), steps)
+    for wanted in range(max(offset for offset, _, _ in entries) + 2):
+        below = [(o, p) for o, p, _ in entries if o <= wanted]
+        assert index.floor(wanted) == (below[-1] if below else None)
+    for wanted in range(max(stamp for _, _, stamp in entries) + 2):
+        older = [(o, p) for o, p, stamp in entries if stamp < wanted]
+        assert index.floor_time(wanted) == (older[-1] if older else None)
+    for wanted in range(0, max(position for _, position, _ in entries) + 9, 3):
+        before = [entry for entry in entries if entry[1] < wanted]
+        assert index.floor_below(wanted) == (before[-1] if before else None)
+    assert list(index.entries()) == entries
+
+
+@pytest.mark.parametrize("is_trimmed", [False, True])
+def test_an_index_is_opened_with_the_entries_it_had(tmp_path: Path, is_trimmed: bool) -> None:
+    directory = DiskDirectory(str(tmp_path))
+    index, entries = filled(directory, [(1, 40, 1)] * 700)
+    if is_trimmed:
+        index.trim()
+        assert (tmp_path / f"{NAME}.index").stat().st_size == 8 * 700
+        assert (tmp_path / f"{NAME}.timeindex").stat().st_size == 16 * 700
+    opened = Index.open(directory, NAME, SEED)
+    assert opened is not None
+    assert list(opened.entries()) == entries
+
+
+@pytest.mark.parametrize("ending", ["index", "timeindex"])
+def test_an_index_of_which_a_file_is_gone_or_cut_is_none(tmp_path: Path, ending: str) -> None:
+    directory = DiskDirectory(str(tmp_path))
+    index, _ = filled(directory, [(1, 40, 1)] * 10)
+    index.trim()
+    path = tmp_path / f"{NAME}.{ending}"
+    data = path.read_bytes()
+    for kept in range(len(data)):
+        path.write_bytes(data[:kept])
+        assert Index.open(directory, NAME, SEED) is None
+    path.unlink()
+    assert Index.open(directory, NAME, SEED) is None
+
+
+def test_an_entry_that_was_changed_is_never_believed_for_its_time(tmp_path: Path) -> None:
+    directory = DiskDirectory(str(tmp_path))
+    index, entries = filled(directory, [(1, 40, 10)] * 8)
+    index.trim()
+    for ending in ("index", "timeindex"):
+        path = tmp_path / f"{NAME}.{ending}"
+        data = path.read_bytes()
+        for position in range(len(data)):
+            changed = bytearray(data)
+            changed[position] ^= 0xFF
+            path.write_bytes(bytes(changed))
+            opened = Index.open(directory, NAME, SEED)
+            assert opened is not None
+            for wanted in (5, 25, 45, 1000):
+                found = opened.floor_time(wanted)
+                older = [(o, p) for o, p, stamp in entries if stamp < wanted]
+                assert found is None or found in older
+            lowest = opened.floor_below(10**6)
+            assert lowest is None or lowest in entries
+            for relative in range(10):
+                floor = opened.floor(relative)
+                assert floor is None or floor[0] <= relative
+        path.write_bytes(data)
+
+
+def test_an_index_of_another_log_is_not_believed(tmp_path: Path) -> None:
+    directory = DiskDirectory(str(tmp_path))
+    index, _ = filled(directory, [(1, 40, 10)] * 8)
+    index.trim()
+    other = Index.open(directory, NAME, SEED + 1)
+    assert other is not None
+    assert other.floor_time(1000) is None
+    assert other.floor_below(1000) is None
+
+
+def test_entries_behind_a_position_are_forgotten() -> None:
+    directory = MemoryDirectory()
+    index, entries = filled(directory, [(1, 40, 1)] * 10)
+    index.cut_behind(200)
+    assert list(index.entries()) == entries[:5]
+    index.append(6, 999, 77)
+    assert list(index.entries()) == [*entries[:5], (6, 999, 77)]
+    again = Index.open(directory, NAME, SEED)
+    assert again is not None
+    assert list(again.entries()) == [*entries[:5], (6, 999, 77)]
