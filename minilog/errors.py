@@ -35,11 +35,23 @@ the log goes on when the cause is gone. This module refuses to know what raises 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class MinilogError(Exception):
     """The root of everything minilog raises on purpose."""
 
     retriable = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)  # attributes survive a process
+
+
+def _rebuilt(kind: type[MinilogError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(MinilogError, ValueError):

@@ -50,7 +50,7 @@ class Partition(SharedLog):
     def start_offset(self) -> int:
         """The first offset that is kept."""
         self._opened()
-        return self._host.start_offset(self._index)
+        return self._start
 
     @property
     def end_offset(self) -> int:
@@ -60,7 +60,7 @@ class Partition(SharedLog):
     def __len__(self) -> int:
         """Return the number of records that can be read."""
         log = self._opened()
-        start = self._host.start_offset(self._index)
+        start = self._start
         return log.record_count(start, self._end(log).next_offset)
 
     def __bool__(self) -> bool:
@@ -255,12 +255,17 @@ class Partition(SharedLog):
         came. ``max_bytes`` counts keys, values and headers; the first record is always given.
         OffsetOutOfRangeError outside ``[start_offset, end_offset]``.
         """
-        check_whole("offset", offset, low=None)
-        check_whole("max_records", max_records, low=1)
-        check_timeout(timeout)
-        if max_bytes is not None:
+        if offset.__class__ is not int:
+            check_whole("offset", offset, low=None)
+        if max_records.__class__ is not int or max_records < 1:
+            check_whole("max_records", max_records, low=1)
+        if timeout != 0 or timeout.__class__ is bool:
+            check_timeout(timeout)
+        if max_bytes is None:
+            max_bytes = NO_LIMIT
+        else:
             check_whole("max_bytes", max_bytes)
-        records = self._read_now(offset, max_records, NO_LIMIT if max_bytes is None else max_bytes)
+        records = self._read_now(offset, max_records, max_bytes)
         if records or timeout == 0:
             return records
         deadline = Deadline(self._host.clock, timeout)
@@ -268,34 +273,32 @@ class Partition(SharedLog):
             self._wait_beyond(offset, deadline)
             if self._refusal is not None:
                 return EMPTY
-            records = self._read_now(
-                offset, max_records, NO_LIMIT if max_bytes is None else max_bytes
-            )
+            records = self._read_now(offset, max_records, max_bytes)
         return records
 
     def _read_now(self, offset: int, max_records: int, max_bytes: int) -> Records:
         log = self._opened()
         end = self._end(log)
-        start = self._host.start_offset(self._index)
+        start = self._start
         if not start <= offset <= end.next_offset:
             raise OffsetOutOfRangeError(self.topic, self._index, offset, start, end.next_offset)
         if offset == end.next_offset:
             return EMPTY
-        name, index = self.topic, self._index
+        name, index = self._host.name, self._index
         try:
             found = log.read(offset, end, max_records, max_bytes)
         except FileNotFoundError:
             if self._refusal is not None:
                 raise self._refusal() from None
             # Dropped meanwhile, by this process or, for a read-only broker, by another.
-            if self._host.is_read_only:
+            if self._is_read_only:
                 log.forget_missing()
                 self._opened()
-            start = self._host.start_offset(self._index)
+            start = self._start
             if offset < start:
                 raise OffsetOutOfRangeError(name, index, offset, start, end.next_offset) from None
             raise
-        return Records((name, index, rows) for rows in found)
+        return Records([(name, index, rows) for rows in found])
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records that are there now, and stop."""
@@ -311,7 +314,7 @@ class Partition(SharedLog):
         """Return the earliest offset whose timestamp is at or after ``timestamp``; None if none."""
         wanted = timestamp_of(timestamp)
         log = self._opened()
-        return log.offset_at(wanted, self._host.start_offset(self._index), self._end(log))
+        return log.offset_at(wanted, self._start, self._end(log))
 
     # ------------------------------------------------------------ what goes
 
@@ -325,9 +328,9 @@ class Partition(SharedLog):
             log = self._writable_log()
         end = self._end(log).next_offset
         if offset > end:
-            start = self._host.start_offset(self._index)
+            start = self._start
             raise OffsetOutOfRangeError(self.topic, self._index, offset, start, end)
-        if offset <= self._host.start_offset(self._index):
+        if offset <= self._start:
             return
         self.flush()  # a crash must not bring the end below the new start
         self._host.raise_start_offset(self._index, offset)
@@ -351,6 +354,6 @@ class Partition(SharedLog):
         """Assert every invariant of it."""
         log = self._opened()
         with self._lock:
-            start, end = self._host.start_offset(self._index), self._end(log)
+            start, end = self._start, self._end(log)
             assert log.first_base <= start <= end.next_offset <= log.end_offset
             log.check()

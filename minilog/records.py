@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from typing import Any, NamedTuple, Protocol, overload
 
@@ -94,7 +94,9 @@ class Records(Sequence[Record]):
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self._parts: tuple[Part, ...] = tuple(parts)
-        self._len = sum(len(rows) for _, _, rows in self._parts)
+        self._len = 0
+        for part in self._parts:
+            self._len += len(part[2])
 
     def __len__(self) -> int:
         return self._len
@@ -240,10 +242,16 @@ def timestamp_of(given: TimestampLike) -> int:
 
 
 def datetime_of(timestamp: int) -> datetime:
-    """Return milliseconds since the epoch as an aware datetime (UTC)."""
-    from datetime import timedelta
+    """Return milliseconds since the epoch as an aware datetime (UTC).
 
-    return _EPOCH + timedelta(milliseconds=timestamp)
+    InvalidRecordError beyond the year 9999, where Python's datetimes end.
+    """
+    try:
+        return _EPOCH + timedelta(milliseconds=timestamp)
+    except OverflowError:
+        raise InvalidRecordError(
+            f"timestamp {timestamp} is beyond the year 9999, where datetime ends"
+        ) from None
 
 
 def bytes_of(what: str, given: object) -> bytes | None:

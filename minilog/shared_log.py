@@ -51,6 +51,8 @@ class SharedLog:
         self._host = host
         self._index = index
         self._log: Log | None = None
+        self._start = host.start_offset(index)
+        self._is_read_only = host.is_read_only
         self._published: End | None = None  # the end that readers see, with sync="always"
         self._refusal: Callable[[], Exception] | None = None  # closed, forked or deleted
         self._failure: BaseException | None = None  # of a sync: nothing may be written any more
@@ -87,7 +89,7 @@ class SharedLog:
             # Looked at after the waiter was left: an append before it is seen here, one after
             # it finds the waiter.
             if self._refusal is None and self._end(self._opened()).next_offset <= offset:
-                deadline.wait(waiter, LOOK_AGAIN_S if self._host.is_read_only else None)
+                deadline.wait(waiter, LOOK_AGAIN_S if self._is_read_only else None)
         finally:
             self.remove_waiter(waiter)
 
@@ -151,7 +153,7 @@ class SharedLog:
         if log is None:
             with self._lock:
                 log = self._log or self._open()
-        if self._host.is_read_only:
+        if self._is_read_only:
             self._host.refresh()
             with self._lock:
                 log.follow()
@@ -184,7 +186,7 @@ class SharedLog:
     def _check_writable(self) -> None:
         if self._refusal is not None:
             raise self._refusal()
-        if self._host.is_read_only:
+        if self._is_read_only:
             raise ReadOnlyError(
                 f"{self._host.name} cannot be written: its broker was opened with read_only=True"
             )
@@ -204,6 +206,10 @@ class SharedLog:
             and config.timestamp_type == "create"
             and config.max_record_bytes >= MIB
         )
+
+    def take_start(self, offset: int) -> None:
+        """Take the first offset that is kept, as the topic has it."""
+        self._start = offset
 
     def configure(self) -> None:
         """Take the topic's present settings."""
@@ -230,7 +236,7 @@ class SharedLog:
             if log is None:
                 return None
             try:
-                if self._failure is None and not self._host.is_read_only:
+                if self._failure is None and not self._is_read_only:
                     log.trim()
                     self._group_sync.run(lambda: False, self._sync)
                     return log.mark()

@@ -231,6 +231,7 @@ class Topic:
             starts = dict(self._state.start_offsets)
             starts[partition] = max(offset, starts.get(partition, 0))
             self._save(self._state._replace(start_offsets=starts))
+            self._partitions[partition].take_start(starts[partition])
 
     # ------------------------------------------------------------ for the broker
 
@@ -263,6 +264,8 @@ class Topic:
             if state is None or state.id != self.id:
                 raise UnknownTopicError(f"topic {self.name!r} was deleted")
             self._state, self._stamp = state, stamp
+            for partition in self._partitions:
+                partition.take_start(self.start_offset(partition.index))
             known = len(self._partitions)
             added = tuple(Partition(self, n) for n in range(known, state.partition_count))
             self._partitions += added

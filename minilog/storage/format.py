@@ -53,7 +53,7 @@ Worked example (``tests/unit/test_format.py`` checks it). Key ``b"k"``, value ``
 7, timestamp 1000 ms, epoch 1, durable 64 bytes, at position 64 with seed 0:
 
     2e000000 01000000 0700000000000000 e803000000000000 00 00 0000 01000000 08000000
-    6b 68656c6c6f 84fb319b
+    6b 68656c6c6f b5dbaebf
 
 This module refuses to know files, segments and time.
 """

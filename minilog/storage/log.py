@@ -155,7 +155,8 @@ class Log:
     def end(self) -> End:
         """Return how far it may be read now."""
         segment = self._view[1]
-        return End(segment.base_offset, *segment.tail)
+        position, next_offset = segment.tail
+        return End(segment.base_offset, position, next_offset)
 
     @property
     def size_bytes(self) -> int:

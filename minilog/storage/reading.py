@@ -37,6 +37,24 @@ class View(NamedTuple):
     seed: int
     path: str
     checked: dict[int, ColumnsFrame]  # large frames found whole since the region was mapped
+    strides: list[Stride]  # the last good guess, if any: at most one
+
+
+class Stride(NamedTuple):
+    """Frames of one record that are all of one size, as far as was seen."""
+
+    position: int
+    offset: int
+    step: int
+
+
+class Found(NamedTuple):
+    """The frame that holds an offset; a guess was not reached by hopping."""
+
+    position: int
+    due: int
+    prefix: f.Prefix | None
+    is_guess: bool
 
 
 class Taken(NamedTuple):
@@ -55,34 +73,35 @@ def read(view: View, offset: int, end: Tail, budget: Budget) -> tuple[list[Rows]
     Nothing to spare means that a limit was met. CorruptionError when the frame that ``offset`` is
     in is damaged.
     """
-    position, due, is_guess = _locate(view, offset, end)
-    found = _read_from(view, position, due, offset, end, budget)
-    if found is None and is_guess:
-        position, due, _ = _locate(view, offset, end, may_guess=False)
-        found = _read_from(view, position, due, offset, end, budget)
+    place = _locate(view, offset, end)
+    found = _read_from(view, place, offset, end, budget)
+    if found is None and place.is_guess:
+        view.strides.clear()
+        place = _locate(view, offset, end, may_guess=False)
+        found = _read_from(view, place, offset, end, budget)
     if found is None:
-        raise _damage(view, position, due, end)
+        raise _damage(view, place.position, place.due, end)
     return found
 
 
 def _read_from(
-    view: View, position: int, due: int, offset: int, end: Tail, budget: Budget
+    view: View, place: Found, offset: int, end: Tail, budget: Budget
 ) -> tuple[list[Rows], int] | None:
-    """Return records from the frame at ``position`` on; None when that one is damaged."""
+    """Return records from the frame at a place on; None when that one is damaged."""
+    position, due, prefix, _ = place
     found: list[Rows] = []
     left, bytes_left, is_first = budget
     while position < end[0] and left > 0:
-        prefix = scan.prefix_at(view.region, position, end[0])
+        if prefix is None:
+            prefix = scan.prefix_at(view.region, position, end[0])
         if prefix is None or prefix[2] != due or prefix[6] & f.SEAL:
             taken = None
         elif prefix[6] & f.COLUMNS:
-            taken = _take_columns(
-                view, position, prefix, offset, Budget(left, bytes_left, is_first)
-            )
+            budget = Budget(left, bytes_left, is_first)
+            taken = _take_columns(view, position, prefix, offset, budget)
         else:
-            taken = _take_singles(
-                view, position, prefix, end[0], Budget(left, bytes_left, is_first)
-            )
+            budget = Budget(left, bytes_left, is_first)
+            taken = _take_singles(view, position, prefix, end[0], budget)
         if taken is None:
             return (found, bytes_left) if found else None  # the next read meets the damage
         rows, frame_bytes, record_bytes, due, is_cut = taken
@@ -94,6 +113,7 @@ def _read_from(
         if is_cut:
             return found, 0
         position += frame_bytes
+        prefix = None
     if not found and due < end[1]:
         return None  # the file ends before its offsets do
     return found, bytes_left
@@ -148,58 +168,74 @@ def _take_columns(
     )
 
 
-def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> tuple[int, int, bool]:
-    """Return position and offset of the frame that holds ``offset``, and whether it is a guess.
+def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> Found:
+    """Return the frame that holds ``offset``.
 
     From the index entry before it, frames are hopped over by their sizes. Records of one size are
     where they would be, so that is tried first; reading proves a guess right or wrong.
     """
+    if may_guess and view.strides:
+        place = _guess(view, *view.strides[0], offset, end[0])
+        if place is not None:
+            return place
     region = view.region
-    position, due = _floor(view, offset, end[0])
+    position, due, prefix = _floor(view, offset, end[0])
     while position < end[0]:
-        prefix = scan.prefix_at(region, position, end[0])
+        if prefix is None:
+            prefix = scan.prefix_at(region, position, end[0])
         if prefix is None or prefix[2] != due or prefix[6] & f.SEAL:
-            return (*_locate_past_damage(view, offset, end), False)
+            return _locate_past_damage(view, offset, end)
         is_single = not prefix[6] & f.COLUMNS
         following = due + 1 if is_single else due + prefix[1]
         if offset < following:
-            return position, due, False
+            return Found(position, due, prefix, False)
         step = (prefix[0] + 7) & -8
         if is_single and may_guess and offset - due > 1:
             may_guess = False
-            guess = position + (offset - due) * step
-            other = scan.prefix_at(region, guess, end[0]) if guess < end[0] else None
-            if other is not None and other[2] == offset and not other[6] & f.SEAL:
-                return guess, offset, True
+            place = _guess(view, position, due, step, offset, end[0])
+            if place is not None:
+                view.strides[:] = [Stride(position, due, step)]
+                return place
         position += step
         due = following
-    return position, due, False
+        prefix = None
+    return Found(position, due, None, False)
 
 
-def _floor(view: View, offset: int, end: int) -> Tail:
-    """Return position and offset of the last index entry at or before ``offset``."""
+def _guess(view: View, position: int, due: int, step: int, offset: int, end: int) -> Found | None:
+    """Return the frame of ``offset`` if it is where frames of one size would have it."""
+    guess = position + (offset - due) * step
+    if not f.HEADER_SIZE <= guess < end:
+        return None
+    prefix = scan.prefix_at(view.region, guess, end)
+    if prefix is None or prefix[2] != offset or prefix[6] & f.SEAL:
+        return None
+    return Found(guess, offset, prefix, True)
+
+
+def _floor(view: View, offset: int, end: int) -> tuple[int, int, f.Prefix | None]:
+    """Return position, offset and prefix of the last index entry at or before ``offset``."""
     entry = view.entries.floor(offset - view.base_offset)
     if entry is not None and f.HEADER_SIZE < entry[1] < end:
         due = view.base_offset + entry[0]
         prefix = scan.prefix_at(view.region, entry[1], end)
         if prefix is not None and prefix[2] == due:
-            return entry[1], due
-    return f.HEADER_SIZE, view.base_offset
+            return entry[1], due, prefix
+    return f.HEADER_SIZE, view.base_offset, None
 
 
-def _locate_past_damage(view: View, offset: int, end: Tail) -> Tail:
+def _locate_past_damage(view: View, offset: int, end: Tail) -> Found:
     """Like ``_locate``, but checking every frame, from the start of the segment if need be;
     raises when ``offset`` is in what is damaged."""
     region = view.region
-    position, due = _floor(view, offset, end[0])
-    prefix = scan.prefix_at(region, position, end[0])
+    position, due, prefix = _floor(view, offset, end[0])
     if prefix is None or not scan.is_whole(region, prefix, position, view.seed):
         position, due = f.HEADER_SIZE, view.base_offset
     while True:
         for start, prefix in scan.walk(region, position, due, end[0], view.seed):
             due = prefix.next_offset
             if offset < due:
-                return start, prefix.offset
+                return Found(start, prefix.offset, prefix, False)
             position = start + f.aligned(prefix.size)
         found = scan.find_frame(region, position + 8, end[0], view.seed, due + 1, end[1])
         if found is None or offset < found[1].offset:
@@ -230,7 +266,8 @@ def offset_at(view: View, timestamp: int, lowest: int, end: Tail) -> int | None:
         if prefix is not None and prefix.offset == view.base_offset + entry[0]:
             position, due = entry[1], prefix.offset
     if lowest > due:
-        position, due = max((position, due), _locate(view, lowest, end, may_guess=False)[:2])
+        place = _locate(view, lowest, end, may_guess=False)
+        position, due = max((position, due), (place.position, place.due))
     for at, prefix in scan.walk(region, position, due, end[0], view.seed):
         position, due = at + f.aligned(prefix.size), prefix.next_offset
         if prefix.timestamp < timestamp or prefix.flags & f.SEAL:

@@ -490,7 +490,7 @@ class Segment:
         index = self._index
         if index is None:
             index = self._index = self._open_index()
-        view = self._view = View(region, index, self.base_offset, self.seed, self.path, {})
+        view = self._view = View(region, index, self.base_offset, self.seed, self.path, {}, [])
         return view
 
     # ------------------------------------------------------------ index

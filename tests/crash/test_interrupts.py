@@ -8,6 +8,7 @@ invariant holds, and the log can be written, closed and opened.
 
 from __future__ import annotations
 
+import ast
 import dis
 import functools
 import signal
@@ -40,13 +41,30 @@ def places(code: CodeType) -> frozenset[int]:
     Between two of those nothing but the stack changes, so it makes no difference where it comes.
     """
     found: set[int] = set()
-    has_acted = True
+    cleaning_up = lines_of_finally(code.co_filename)
+    before = "RESUME"
+    line = code.co_firstlineno
     for instruction in dis.get_instructions(code):
-        acts = instruction.opname.startswith(ACTS)
-        if (acts or has_acted) and instruction.opname not in HANDLES:
-            found.add(instruction.offset)
-        has_acted = acts
+        line = instruction.positions.lineno or line if instruction.positions else line
+        has_called = before.startswith(("CALL", "RESUME"))
+        is_place = has_called or instruction.opname.startswith(ACTS) or before.startswith(ACTS)
+        if is_place and instruction.opname not in HANDLES:
+            if has_called or line not in cleaning_up:
+                found.add(instruction.offset)
+        before = instruction.opname
     return frozenset(found) - leaving_with(code)
+
+
+@functools.cache
+def lines_of_finally(path: str) -> frozenset[int]:
+    """Return the lines in ``finally`` blocks: there it comes only where Python itself looks for
+    signals, after a call, as no clean-up could be safe from more."""
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(Path(path).read_text())):
+        if isinstance(node, ast.Try):
+            for statement in node.finalbody:
+                found |= set(range(statement.lineno, (statement.end_lineno or 0) + 1))
+    return frozenset(found)
 
 
 def leaving_with(code: CodeType) -> set[int]:

@@ -1,0 +1,254 @@
+"""Every file backend against the contract, and what only one on a disk promises."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from contract import DirectoryContract
+
+from minilog import LockedError, StorageError
+from minilog.storage.files import (
+    Directory,
+    DiskDirectory,
+    FileRegion,
+    MapLimit,
+    MappedRegion,
+    disk_directory,
+)
+from minilog.storage.memory import MemoryDirectory
+
+
+def refuse_to_reserve(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    def fail(fd: int, start: int, size: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "posix_fallocate", fail, raising=False)
+
+
+class TestOnDisk(DirectoryContract):
+    """Through the map, as where a file system can reserve space."""
+
+    @pytest.fixture
+    def directory(self, tmp_path: Path) -> Directory:
+        return DiskDirectory(str(tmp_path))
+
+    def test_regions_are_maps(self, directory: Directory) -> None:
+        if not hasattr(os, "posix_fallocate"):
+            pytest.skip("this system cannot reserve space")
+        file = directory.create("file")
+        file.reserve(4096)
+        assert isinstance(file.map(4096), MappedRegion)
+
+
+class TestWhereNothingIsReserved(DirectoryContract):
+    """By pread and pwrite, as where a store into a map could kill the process."""
+
+    @pytest.fixture(params=[errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+    def directory(
+        self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Directory:
+        refuse_to_reserve(monkeypatch, request.param)
+        return DiskDirectory(str(tmp_path))
+
+    def test_nothing_is_stored_through_a_map(self, directory: Directory) -> None:
+        file = directory.create("file")
+        file.reserve(4096)
+        assert isinstance(file.map(4096), FileRegion)
+
+
+class TestWithoutTheCall(TestWhereNothingIsReserved):
+    """The same on a system that has no posix_fallocate at all."""
+
+    @pytest.fixture
+    def directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Directory:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+        return DiskDirectory(str(tmp_path))
+
+
+class TestInMemory(DirectoryContract):
+    """Without a disk."""
+
+    @pytest.fixture
+    def directory(self) -> Directory:
+        directory = MemoryDirectory()
+        directory.make()
+        return directory
+
+
+# ---------------------------------------------------------------- only on a disk
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> DiskDirectory:
+    return DiskDirectory(str(tmp_path))
+
+
+def test_a_reservation_that_fails_leaves_the_file_as_it_was(
+    on_disk: DiskDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = on_disk.create("file")
+    file.write(0, b"kept")
+
+    def fail(fd: int, start: int, size: int) -> None:
+        os.ftruncate(fd, start + size // 2)  # as ext4 leaves what it could allocate
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with pytest.raises(OSError, match="no space"):
+        file.reserve(100_000)
+    assert file.size() == 4
+    assert isinstance(on_disk.open("file", writable=True).map(4), MappedRegion)
+
+
+def test_a_short_write_is_carried_on(
+    on_disk: DiskDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, data, position: pwrite(fd, bytes(data)[:1000], position)
+    )
+    data = bytes(range(256)) * 20
+    file = on_disk.create("file")
+    file.write(3, data)
+    assert file.read(3, 9999) == data
+
+
+def test_a_short_read_is_carried_on(
+    on_disk: DiskDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * 20
+    file = on_disk.create("file")
+    file.write(0, data)
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, min(size, 1000), at))
+    assert file.read(0, 9999) == data
+    assert file.read(5, 3000) == data[5:3005]
+
+
+def test_a_replacement_that_fails_leaves_the_old_bytes_and_no_rest(
+    on_disk: DiskDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk.replace("file", b"old")
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        with pytest.raises(OSError, match="no space"):
+            on_disk.replace("file", b"new")
+    assert on_disk.read("file") == b"old"
+    assert on_disk.names() == ["file"]
+
+
+def test_files_and_directories_are_for_their_owner_alone(on_disk: DiskDirectory) -> None:
+    on_disk.create("file")
+    on_disk.replace("replaced", b"")
+    on_disk.child("child").make()
+    on_disk.lock("lock").release()
+    modes = {
+        name: stat.S_IMODE(os.stat(os.path.join(on_disk.path, name)).st_mode)
+        for name in on_disk.names()
+    }
+    assert modes == {"child": 0o700, "file": 0o600, "lock": 0o600, "replaced": 0o600}
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "missing"])
+def test_symbolic_links_are_not_followed(
+    on_disk: DiskDirectory, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"not ours")
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    for writable in (False, True):
+        with pytest.raises(StorageError, match="symbolic link"):
+            on_disk.open("link", writable=writable)
+    with pytest.raises(FileExistsError):
+        on_disk.create("link")
+    on_disk.replace("link", b"ours")
+    assert (tmp_path / "elsewhere").read_bytes() == b"not ours"
+    assert on_disk.read("link") == b"ours"
+
+
+def test_removing_follows_no_links(on_disk: DiskDirectory, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_bytes(b"not ours")
+    child = on_disk.child("child")
+    child.make()
+    (tmp_path / "child" / "link").symlink_to(tmp_path / "elsewhere")
+    child.remove()
+    assert (tmp_path / "elsewhere" / "file").read_bytes() == b"not ours"
+    assert not child.exists()
+
+
+def test_what_is_no_regular_file_is_refused(on_disk: DiskDirectory, tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    with pytest.raises((StorageError, IsADirectoryError)):
+        on_disk.open("directory")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="not a directory"):
+        on_disk.child("file").exists()
+
+
+def test_one_lock_at_a_time_and_the_holder_is_named(on_disk: DiskDirectory) -> None:
+    lock = on_disk.lock("lock")
+    with pytest.raises(LockedError) as caught:
+        on_disk.lock("lock")
+    assert caught.value.pid == os.getpid()
+    assert caught.value.path == on_disk.path
+    lock.release()
+    again = on_disk.lock("lock")
+    assert again.is_same_boot is Path("/proc/sys/kernel/random/boot_id").exists()
+    again.release()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"x y z", b"99999999999999999999999 a", b"1"])
+def test_what_stands_in_a_lock_file_is_only_a_hint(
+    on_disk: DiskDirectory, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "lock").write_bytes(content)
+    lock = on_disk.lock("lock")
+    assert not lock.is_same_boot
+    lock.release()
+
+
+def test_a_file_nobody_refers_to_is_closed(on_disk: DiskDirectory) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("descriptors are counted in /proc, which is not here")
+    file = on_disk.create("file")
+    file.reserve(4096)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        on_disk.open("file").map(4096)
+        on_disk.open("file", writable=True).read(0, 1)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_path_is_resolved_once(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert disk_directory(tmp_path / "link").path == str(tmp_path / "real")
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.is_mapped = True
+
+    def unmap(self) -> None:
+        self.is_mapped = False
+
+
+def test_the_first_mapped_is_the_first_let_go() -> None:
+    limit = MapLimit(3)
+    holders = [Holder() for _ in range(5)]
+    for holder in holders:
+        limit.admit(holder)
+    assert [holder.is_mapped for holder in holders] == [False, False, True, True, True]
+    assert limit.relieve()
+    assert sum(holder.is_mapped for holder in holders) == 1
+    assert limit.relieve()
+    assert not limit.relieve()
+    assert not any(holder.is_mapped for holder in holders)
