@@ -1,7 +1,7 @@
 """The command line: pipes in, pipes out, and a tour.
 
-It stands outside the library: it uses the public names of `minilog` alone, knows no file of a
-log, and turns every error a user can meet into one line on stderr and an exit code.
+It stands outside the library: it uses the public names of `minilog` alone, refuses to know any
+file of a log, and turns every error a user can meet into one line on stderr and an exit code.
 """
 
 from __future__ import annotations

@@ -98,7 +98,11 @@ class SharedLog:
     def flush(self) -> None:
         """Return when everything appended so far is on the disk."""
         log = self._log
-        if log is not None and log.is_dirty():
+        if log is None:
+            return
+        # A sync that was interrupted may have ended without its records being published.
+        is_hidden = self._is_sync_always and self._published != log.end()
+        if log.is_dirty() or is_hidden:
             self._sync_until(EVERYTHING)
 
     def _sync_until(self, next_offset: int) -> None:

@@ -1,8 +1,8 @@
 """The tour: the main job in one command, on real lines, with every claim checked.
 
 It writes a log, reads it twice, replays it, closes, reopens and verifies it, and prints what it
-did and how fast. It uses the public names of `minilog` alone, and is no benchmark: one run, on a
-machine that does other things.
+did and how fast. It uses the public names of `minilog` alone, refuses to know how they do it, and
+is no benchmark: one run, on a machine that does other things.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class FileRegion:
 
     def __getitem__(self, where: slice) -> bytes:
         start, stop, _ = where.indices(self._size)
-        return self._file.read(start, stop - start)
+        return self._file.read(start, max(stop - start, 0))
 
     def __setitem__(self, where: slice, data: bytes) -> None:
         self._file.write(where.start, data)

@@ -56,30 +56,24 @@ class Maps(NamedTuple):
 class Index:
     """The index files of one segment."""
 
-    def __init__(
-        self, directory: Directory, name: str, seed: int, *, is_writable: bool = False
-    ) -> None:
+    def __init__(self, directory: Directory, name: str, seed: int) -> None:
         self._directory = directory
         self._names = (f"{name}.index", f"{name}.timeindex")
         self._seed = seed
-        self._is_writable = is_writable
         self._count = 0
         self._maps: Maps | None = None  # the writer's
         self._looks: Maps | None = None  # readers' own, where those are not there
 
     @classmethod
-    def open(
-        cls, directory: Directory, name: str, seed: int, *, is_writable: bool = False
-    ) -> Index | None:
-        """Return the index that is on the disk; None when its files are missing or disagree."""
-        index = cls(directory, name, seed, is_writable=is_writable)
+    def open(cls, directory: Directory, name: str, seed: int) -> Index | None:
+        """Return the index that is on the disk; None when its files are missing."""
+        index = cls(directory, name, seed)
         try:
             sizes = [directory.open(file_name).size() for file_name in index._names]
         except FileNotFoundError:
             return None
-        count, rest = divmod(sizes[0], ENTRY.size)
-        if rest or sizes[1] != count * TIME_ENTRY.size:
-            return None
+        # A crash may have left one with more reserve than the other.
+        count = min(sizes[0] // ENTRY.size, sizes[1] // TIME_ENTRY.size)
         index._count = count
         index._skip_reserve()
         return index
@@ -172,15 +166,10 @@ class Index:
     def trim(self) -> None:
         """Cut the files to the entries there are."""
         self._maps = self._looks = None
-        if not self._is_writable or not self._count:
+        if not self._count:
             return
         for name, size in zip(self._names, (ENTRY.size, TIME_ENTRY.size)):
             self._directory.open(name, writable=True).trim(self._count * size)
-
-    def seal(self) -> None:
-        """Trim the files; from now on they are only read."""
-        self.trim()
-        self._is_writable = False
 
     def remove(self) -> None:
         """Unlink the files; whoever maps them keeps them."""

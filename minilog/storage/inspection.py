@@ -94,7 +94,8 @@ def _inspect_segment(
     elif is_marked and mark is not None and not mark.is_sealed and mark.position != size:
         reason = f"the file has {size} bytes; it had {mark.position} when it was closed"
         problems.append(Problem(file.path, min(size, mark.position), end_offset, reason))
-    problems += _inspect_index(directory, base, seed, walked)
+    is_finished = walked.is_sealed or is_marked
+    problems += _inspect_index(directory, base, seed, walked, is_finished=is_finished)
     return walked
 
 
@@ -108,6 +109,9 @@ def _walk(
     while True:
         for start, prefix in scan.walk(region, position, due, size, seed):
             frames[start] = (prefix.offset, largest)
+            if any(region[start + prefix.size : start + f.aligned(prefix.size)]):
+                reason = "the padding behind this frame has changed (nothing is lost)"
+                problems.append(Problem(path, start + prefix.size, prefix.offset, reason))
             position, due = start + f.aligned(prefix.size), prefix.next_offset
             if prefix.flags & f.SEAL:
                 is_sealed = True
@@ -132,18 +136,25 @@ def _record_count(prefix: f.Prefix, region: Region, position: int) -> int:
 
 
 def _inspect_index(
-    directory: Directory, base: int, seed: int, walked: _Walked
+    directory: Directory, base: int, seed: int, walked: _Walked, *, is_finished: bool
 ) -> Iterator[Problem]:
-    """Say where an index disagrees with its log; it will be done without, or made anew."""
+    """Say where an index disagrees with its log; it will be done without, or made anew.
+
+    That of a log that is not closed has reserve behind its entries.
+    """
     name = log_name(base)
     path = f"{directory.path}/{name}.index"
     index = Index.open(directory, name, seed)
     if index is None:
         names = directory.names()
         if f"{name}.index" in names or f"{name}.timeindex" in names:
-            yield Problem(path, 0, None, "the index files disagree; they will be made anew")
+            yield Problem(path, 0, None, "one of the two index files is missing")
         return
+    sizes = {directory.open(f"{name}.index").size(), directory.open(f"{name}.timeindex").size() / 2}
+    if is_finished and sizes != {len(index) * 8}:
+        yield Problem(path, len(index) * 8, None, "the index files are not as large as they were")
     for number, (relative, position, largest) in enumerate(index.entries()):
-        if walked.frames.get(position) != (base + relative, largest):
+        offset, smallest = walked.frames.get(position, (-1, 0))
+        if offset != base + relative or largest < smallest:
             reason = "an index entry disagrees with the log; it will be done without"
             yield Problem(path, number * 8, base + relative, reason)

@@ -136,6 +136,9 @@ class Log:
             last.resume((mark.position, mark.next_offset), mark.largest_timestamp, 0)
             if last.file_size() < mark.position:
                 last.freeze(last.file_size(), mark.next_offset)
+        elif mark is not None and mark.base_offset > last.base_offset:
+            last.is_live = False  # it was closed, and its last segments are gone
+            last.freeze(last.file_size(), mark.next_offset)
         else:
             last.skip_to_last_entry()
 
@@ -207,6 +210,7 @@ class Log:
         if not segment.has_room(size):
             segment = self.roll(now_ms)
         segment.make_room(size, now_ms)
+        self.append_one = segment.append_one  # again: a roll may have been interrupted before
         return segment
 
     def roll(self, now_ms: int) -> Segment:
@@ -297,7 +301,7 @@ class Log:
                     looks -= 1
                     segments, tail = self._view
                     continue
-                raise self._gap(segment, limit, following)
+                raise self._gap(segment, limit, following, offset)
             budget = Budget(max_records, max_bytes, is_first=not found)
             try:
                 rows, max_bytes = read(segment.view(limit[0]), offset, limit, budget)
@@ -331,14 +335,15 @@ class Log:
         return segment.tail
 
     @staticmethod
-    def _gap(segment: Segment, limit: Tail, following: int | None) -> CorruptionError:
+    def _gap(segment: Segment, limit: Tail, following: int | None, offset: int) -> CorruptionError:
+        is_before = offset < segment.base_offset
         return CorruptionError(
             "the segments that held these records are gone; restore them from a copy, or read "
             "on behind them",
             path=segment.path,
-            position=limit[0],
-            offset=limit[1],
-            next_offset=segment.base_offset if following is None else following,
+            position=0 if is_before else limit[0],
+            offset=offset if is_before else limit[1],
+            next_offset=segment.base_offset if is_before else following,
         )
 
     def offset_at(self, timestamp: int, lowest: int, end: End) -> int | None:

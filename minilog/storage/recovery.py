@@ -9,7 +9,8 @@ of its segment was synced when it was written, every header which segments were.
 leaves a mark outside; then nothing is scanned.
 
 All of it is done by one caller, before the log is used. A crash in the middle of it, and then
-recovery again, ends in the same bytes (each step finds its own work already done).
+recovery again, ends in the same bytes (each step finds its own work already done). This module
+refuses to know who opens the log, and what its records say.
 """
 
 from __future__ import annotations
@@ -147,6 +148,8 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
         else:  # it was being made when the crash came; nothing was ever in it
             last.write_header(last.writable_file(), last.base_offset, 0)
     if found.seal is not None:
+        last.resume((found.position, found.next_offset), found.largest_timestamp, 0)
+        last.finish_seal()
         last.accept_seal(found.position, found.seal, last.region())
         return Recovered(segments, epoch, problems)
     region, size = last.region(), last.file_size()

@@ -138,7 +138,7 @@ class Segment:
         self.last_append_ms = now_ms
         self._began_ms = now_ms
         self._file = file
-        self._index = Index(directory, self.name, self.seed, is_writable=True)
+        self._index = Index(directory, self.name, self.seed)
 
     def write_header(self, file: File, durable_base: int, now_ms: int) -> None:
         """Write what the file says of itself."""
@@ -168,8 +168,16 @@ class Segment:
         from the file's size and the next segment's base; what is missing shows when it is read."""
         if self.is_sealed:
             return
-        if not self.load_seal():
-            self.freeze(self.file_size(), next_base)
+        if self.load_seal():
+            return
+        # Not at its end: a crash may have brought the reserve back. Walk to it.
+        region = self._mapped(self._map_to_read)
+        frames = scan.walk(region, f.HEADER_SIZE, self.base_offset, len(region), self.seed)
+        for position, prefix in frames:
+            if prefix.flags & f.SEAL:
+                self.accept_seal(position, prefix, region)
+                return
+        self.freeze(self.file_size(), next_base)
 
     def freeze(self, position: int, next_offset: int) -> None:
         """Take this tail and never append here again: there is damage that must stay as it is."""
@@ -177,6 +185,7 @@ class Segment:
         self._limit = CLOSED
         self._region = None
         self.tail = (position, next_offset)
+        self.durable = position  # what is lost is lost, the rest was read from the disk
         self.is_sealed = True
 
     def resume(self, tail: Tail, largest_timestamp: int, last_append_ms: int) -> None:
@@ -395,14 +404,25 @@ class Segment:
         self.region()[position:end] = frame
         self._give_back(end)
         if self._index is not None:
-            self._index.seal()
+            self._index.cut_behind(position - 1)  # an append that was interrupted left its entry
+            self._index.trim()
         self.is_sealed = True
+
+    def finish_seal(self) -> None:
+        """Do what a crash has left undone after the seal was written: cut the files."""
+        end = self.tail[0] + f.SEAL_SIZE
+        self.writable_file().trim(end)
+        self.reindex()
+        assert self._index is not None
+        self._index.trim()
+        self.unmap()
 
     def trim(self) -> None:
         """Give the reserve back, before the log is closed."""
         if not self.is_sealed:
             self._give_back(self.tail[0])
             if self._index is not None:
+                self._index.cut_behind(self.tail[0] - 1)
                 self._index.trim()
 
     def _give_back(self, end: int) -> None:
@@ -501,21 +521,20 @@ class Segment:
         What readers make stays in memory: they take no lock, so they write no files.
         """
         place = self._place
-        is_writable = place.is_writable and not self.is_sealed
-        index = Index.open(place.directory, self.name, self.seed, is_writable=is_writable)
+        index = Index.open(place.directory, self.name, self.seed)
         if index is None:
-            index = Index(MemoryDirectory(), self.name, self.seed, is_writable=True)
+            index = Index(MemoryDirectory(), self.name, self.seed)
             self.index_frames(index, Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0))
         return index
 
     def ensure_index(self) -> None:
         """Have the index that appends go on with; made anew if it is missing."""
         directory = self._place.directory
-        index = Index.open(directory, self.name, self.seed, is_writable=True)
+        index = Index.open(directory, self.name, self.seed)
         if index is None and self.tail[0] > f.HEADER_SIZE + self._config.index_interval_bytes:
             self.reindex()
             return
-        self._index = index or Index(directory, self.name, self.seed, is_writable=True)
+        self._index = index or Index(directory, self.name, self.seed)
         last = self._index.floor_below(LARGEST_FILE)
         last_position = f.HEADER_SIZE if last is None else last[1]
         self._index_due = last_position + self._config.index_interval_bytes
@@ -551,10 +570,10 @@ class Segment:
     def reindex(self) -> None:
         """Make the index on the disk agree with a log that ends at the present tail."""
         directory = self._place.directory
-        index = Index.open(directory, self.name, self.seed, is_writable=True)
+        index = Index.open(directory, self.name, self.seed)
         if index is None:
             Index(directory, self.name, self.seed).remove()
-            index = Index(directory, self.name, self.seed, is_writable=True)
+            index = Index(directory, self.name, self.seed)
         start = self.trusted_start(same_boot=True, below=self.tail[0])
         index.cut_behind(start.position)
         self._index = index

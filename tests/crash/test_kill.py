@@ -132,7 +132,7 @@ def test_kill_9_costs_nothing_that_was_acknowledged(
     is_slow = sync == "always" or workload == "reopening"
     make_log(log_path, partitions, segment_bytes)
     acknowledged = dict.fromkeys(range(partitions), 0)
-    for _ in range(3):
+    for _ in range(2):
         with Victim(log_path, workload, sync, partitions) as victim:
             victim.acknowledged.update(acknowledged)
             victim.run(chance.randrange(1, 60 if is_slow else 1500))

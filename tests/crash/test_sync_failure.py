@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from minilog.storage.files import DiskDirectory, DiskFile
 class Failing:
     """Makes a sync fail, as often as it is told to."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: type, error: int) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: Any, error: int) -> None:
         self.failures = 0
         self.calls = 0
         sync = kind.sync

@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from minilog import Broker, Record
 from minilog.storage.format import FORMAT, encode_document
@@ -33,7 +34,7 @@ ORDERS: list[tuple[bytes | None, bytes | None, Headers]] = [
     (b"", b"", ()),
     (b"gone", None, ()),
     (None, None, ()),
-    (b"k", b"with headers", (("trace", b"\x00\xff"), ("null", None), ("trace", b"again"))),
+    (b"k", b"headers", (("trace", b"\x00\xff"), ("null", None), ("trace", b"again"))),
     ("ключ".encode(), "значение".encode(), (("имя", "é".encode()), ("", b""))),
     (b"zeros", bytes(100), ()),
 ]
@@ -47,7 +48,11 @@ VARIABLE_STAMPS = [START_MS + (number * 37) % 100 for number in range(15)]
 AUDIT = [b"%d " % number * (number * 5) for number in range(12)]
 AUDIT_START = 5
 KEYED_START = 2  # within a batch
-SETTINGS = {"segment_bytes": 1024, "index_interval_bytes": 128, "segment_ms": 86_400_000}
+SETTINGS: dict[str, Any] = {
+    "segment_bytes": 1024,
+    "index_interval_bytes": 128,
+    "segment_ms": 86_400_000,
+}
 
 
 def expected_records() -> dict[str, list[list[Record]]]:

@@ -21,7 +21,7 @@ from make import (
 )
 
 import minilog
-from minilog import Broker, Consumer, CorruptionError, UnsupportedFormatError
+from minilog import Broker, Consumer, CorruptionError, Record, UnsupportedFormatError
 from minilog.storage.format import FORMAT
 
 HERE = Path(__file__).parent
@@ -37,6 +37,10 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def bytes_of(path: Path) -> dict[str, bytes]:
     files = (file for file in sorted(path.rglob("*")) if file.is_file())
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+def count_of(expected: dict[str, list[list[Record]]]) -> int:
+    return sum(len(records) for partitions in expected.values() for records in partitions)
 
 
 def test_there_is_a_golden_log_of_this_format_and_of_all_before() -> None:
@@ -55,7 +59,7 @@ def test_every_record_of_a_golden_log_is_read(golden: Path, read_only: bool) -> 
             for partition in topic:
                 partition.check()
         drained = list(Consumer(broker, *expected).drain())
-        assert len(drained) == sum(map(len, sum(expected.values(), [])))
+        assert len(drained) == count_of(expected)
 
 
 def test_settings_and_starts_of_a_golden_log_are_kept(golden: Path) -> None:
@@ -85,7 +89,7 @@ def test_a_golden_log_is_whole_and_reading_it_changes_no_byte(golden: Path) -> N
     before = bytes_of(golden)
     report = minilog.verify(golden)
     assert report.ok, str(report)
-    assert report.record_count == sum(map(len, sum(expected_records().values(), [])))
+    assert report.record_count == count_of(expected_records())
     with Broker(golden, read_only=True) as broker:
         for topic in broker.topics.values():
             for partition in topic:
@@ -129,7 +133,7 @@ def test_damage_in_a_golden_log_is_told_and_read_around(
         assert caught.value.path == str(path / DAMAGED_LOG)
         assert caught.value.offset == DAMAGED_OFFSET
         assert caught.value.next_offset == DAMAGED_OFFSET + 1
-        found = []
+        found: list[Record] = []
         offset = DAMAGED_OFFSET + 1
         while offset < partition.end_offset:
             records = partition.read(offset)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 from contract import DirectoryContract
 
-from minilog import LockedError, StorageError
+from minilog import Broker, LockedError, StorageError, verify
 from minilog.storage.files import (
     Directory,
     DiskDirectory,
@@ -47,11 +48,11 @@ class TestOnDisk(DirectoryContract):
 class TestWhereNothingIsReserved(DirectoryContract):
     """By pread and pwrite, as where a store into a map could kill the process."""
 
-    @pytest.fixture(params=[errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+    @pytest.fixture(params=["EOPNOTSUPP", "EINVAL", "ENOSYS"])
     def directory(
         self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Directory:
-        refuse_to_reserve(monkeypatch, request.param)
+        refuse_to_reserve(monkeypatch, getattr(errno, request.param))
         return DiskDirectory(str(tmp_path))
 
     def test_nothing_is_stored_through_a_map(self, directory: Directory) -> None:
@@ -205,7 +206,9 @@ def test_one_lock_at_a_time_and_the_holder_is_named(on_disk: DiskDirectory) -> N
     again.release()
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"x y z", b"99999999999999999999999 a", b"1"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"x y z", b"99999999999999999999999 a", b"1"]
+)
 def test_what_stands_in_a_lock_file_is_only_a_hint(
     on_disk: DiskDirectory, tmp_path: Path, content: bytes
 ) -> None:
@@ -252,3 +255,31 @@ def test_the_first_mapped_is_the_first_let_go() -> None:
     assert limit.relieve()
     assert not limit.relieve()
     assert not any(holder.is_mapped for holder in holders)
+
+
+@pytest.mark.parametrize("is_reserved", [True, False])
+def test_the_engine_is_the_same_where_nothing_can_be_reserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_reserved: bool
+) -> None:
+    if not is_reserved:
+        refuse_to_reserve(monkeypatch, errno.EOPNOTSUPP)
+    expected = []
+    with Broker(tmp_path / "log", sync="never") as broker:
+        partition = broker.create_topic("t", segment_bytes=2048, index_interval_bytes=128)[0]
+        for number in range(60):
+            partition.append(b"%d " % number * (number % 40), timestamp=number)
+            partition.append_many([b"a", None, b"c" * number], timestamps=number)
+        partition.append(b"large" * 50_000)
+        partition.append(None, headers=[("h", None)])
+        expected = list(partition)
+        shutil.copytree(tmp_path / "log", tmp_path / "crashed")
+        partition.check()
+    for path in (tmp_path / "log", tmp_path / "crashed"):
+        with Broker(path) as broker:
+            assert broker.recovery.ok, str(broker.recovery)
+            partition = broker.topic("t")[0]
+            assert list(partition) == expected
+            assert partition.offset_at(30) == 120
+            assert partition.append(b"goes on") == len(expected)
+            partition.check()
+        assert verify(path).ok, str(verify(path))

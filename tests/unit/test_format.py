@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +38,8 @@ def test_the_worked_example_is_right_byte_for_byte() -> None:
     frame = whole(f.encode_single(b"k", b"hello", b"", 7, 1000, epoch=1, durable=64))
     assert frame.hex() == written.hex()
     prefix = f.Prefix._make(f.PREFIX.unpack_from(written))
-    assert (prefix.size, prefix.extent, prefix.offset, prefix.timestamp) == (len(written), 1, 7, 1000)
+    assert (prefix.size, prefix.extent) == (len(written), 1)
+    assert (prefix.offset, prefix.timestamp) == (7, 1000)
     assert (prefix.codec, prefix.zero, prefix.flags, prefix.epoch) == (0, 0, 0, 1)
     assert prefix.durable_position == 64
     assert f.decode_single(prefix, written) == (b"k", b"hello", ())
@@ -94,7 +96,7 @@ def test_a_header_that_is_cut_short_is_found(size: int) -> None:
 def test_a_header_of_a_later_version_is_not_damage() -> None:
     head = f.HEADER.pack(f.MAGIC, f.FORMAT + 1, 0, 0, 0, 0, 0, bytes(16))
     with pytest.raises(UnsupportedFormatError) as caught:
-        f.decode_header(head + f.CRC.pack(f.crc32c(head)), PATH)
+        f.decode_header(head + f.CRC.pack(crc32c(head)), PATH)
     assert (caught.value.found, caught.value.supported) == (f.FORMAT + 1, f.FORMAT)
     assert PATH in str(caught.value)
 
@@ -191,7 +193,9 @@ def test_any_byte_of_a_document_that_changes_is_found() -> None:
             assert PATH in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'"x"', b"1", b"{}", b"\xff", b"[" * 99_999])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"null", b'"x"', b"1", b"{}", b"\xff", b"[" * 99_999]
+)
 def test_what_is_no_document_is_damage(data: bytes) -> None:
     with pytest.raises(CorruptionError) as caught:
         f.decode_document(data, PATH)

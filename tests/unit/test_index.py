@@ -15,25 +15,28 @@ from minilog.storage.memory import MemoryDirectory
 
 NAME = "00000000000000000000"
 SEED = 4711
+Entry = tuple[int, int, int]  # relative offset, position, largest timestamp before
 ENTRIES = st.lists(
     st.tuples(st.integers(1, 9), st.integers(8, 90), st.integers(0, 5)), min_size=1, max_size=40
 )
 
 
-def filled(directory: Directory, steps: list[tuple[int, int, int]]) -> tuple[Index, list[tuple[int, int, int]]]:
+def filled(directory: Directory, steps: list[Entry]) -> tuple[Index, list[Entry]]:
     """Return an index whose entries grow by these steps, and the entries."""
-    index = Index(directory, NAME, SEED, is_writable=True)
+    index = Index(directory, NAME, SEED)
     entries = []
     offset = position = timestamp = 0
     for by_offset, by_position, by_time in steps:
-        offset, position, timestamp = offset + by_offset, position + by_position, timestamp + by_time
+        offset += by_offset
+        position += by_position
+        timestamp += by_time
         entries.append((offset, position, timestamp))
         index.append(offset, position, timestamp)
     return index, entries
 
 
 @given(ENTRIES)
-def test_floors_are_the_last_entries_before(steps: list[tuple[int, int, int]]) -> None:
+def test_floors_are_the_last_entries_before(steps: list[Entry]) -> None:
     index, entries = filled(MemoryDirectory(), steps)
     for wanted in range(max(offset for offset, _, _ in entries) + 2):
         below = [(o, p) for o, p, _ in entries if o <= wanted]
@@ -61,15 +64,17 @@ def test_an_index_is_opened_with_the_entries_it_had(tmp_path: Path, is_trimmed: 
 
 
 @pytest.mark.parametrize("ending", ["index", "timeindex"])
-def test_an_index_of_which_a_file_is_gone_or_cut_is_none(tmp_path: Path, ending: str) -> None:
+def test_an_index_that_was_cut_has_the_entries_that_are_whole(tmp_path: Path, ending: str) -> None:
     directory = DiskDirectory(str(tmp_path))
-    index, _ = filled(directory, [(1, 40, 1)] * 10)
+    index, entries = filled(directory, [(1, 40, 1)] * 10)
     index.trim()
     path = tmp_path / f"{NAME}.{ending}"
     data = path.read_bytes()
     for kept in range(len(data)):
         path.write_bytes(data[:kept])
-        assert Index.open(directory, NAME, SEED) is None
+        opened = Index.open(directory, NAME, SEED)
+        assert opened is not None
+        assert list(opened.entries()) == entries[: kept * 10 // len(data)]
     path.unlink()
     assert Index.open(directory, NAME, SEED) is None
 
