@@ -11,7 +11,6 @@ user code runs under any of them.
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -44,7 +43,7 @@ from minilog.partition import Partition
 from minilog.reports import RecoveryReport
 from minilog.storage import CleanMark, Log, Opening, Problem
 from minilog.storage.files import Lock, MapLimit, map_limit
-from minilog.topic import Topic, TopicState, check_partition_count
+from minilog.topic import Topic, TopicState, check_partition_count, random_id
 
 
 class Broker:
@@ -199,7 +198,7 @@ class Broker:
             if self._home.topic_directory(name).exists():
                 self._find_again(name)  # made by a call that was interrupted at its end
                 return self.create_topic(name, partitions, exist_ok=exist_ok, **settings)
-            state = TopicState(name, uuid.uuid4(), partitions, config, {})
+            state = TopicState(name, random_id(), partitions, config, {})
             self._home.make_topic(state, self._clock)
             topic = Topic(self, self._home.topic_directory(name), state)
             for number in range(partitions):

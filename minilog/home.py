@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +21,7 @@ from minilog.storage import CleanMark, Problem
 from minilog.storage.files import UNFINISHED, Directory, disk_directory
 from minilog.storage.format import decode_document, encode_document
 from minilog.storage.memory import MemoryDirectory
-from minilog.topic import TOPIC_FILE, TopicState, make_partitions
+from minilog.topic import TOPIC_FILE, TopicState, make_partitions, random_id
 
 MEMORY = ":memory:"
 LOCK_FILE = "minilog.lock"
@@ -60,7 +59,7 @@ class Home:
         if BROKER_FILE in names or strangers:
             self.check()
         else:
-            content = {"id": str(uuid.uuid4())}
+            content = {"id": str(random_id())}
             self.directory.replace(BROKER_FILE, encode_document(content))
 
     def check(self) -> None:
@@ -169,7 +168,7 @@ class Home:
 
     def take_away(self, name: str) -> Directory:
         """Take a topic out of sight, durably; the directory returned is then to be removed."""
-        deleted = UNFINISHED + uuid.uuid4().hex
+        deleted = UNFINISHED + random_id().hex
         self.directory.rename(topic_directory(name), deleted)
         self.directory.sync()
         return self.directory.child(deleted)

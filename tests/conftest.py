@@ -59,7 +59,11 @@ def run_python(python_command: Callable[..., list[str]]) -> Callable[..., str]:
 
     def run(source: str, *args: object, returncode: int = 0) -> str:
         finished = subprocess.run(
-            python_command(source, *args), capture_output=True, text=True, timeout=120, check=False,
+            python_command(source, *args),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
         assert finished.returncode == returncode, finished.stderr

@@ -37,12 +37,11 @@ from operator import add
 from struct import Struct
 from typing import NamedTuple
 
-from crc32c import crc32c
-
 from minilog.config import LARGEST_FRAME_BYTES
 from minilog.errors import RecordTooLargeError
 from minilog.records import Headers, HeadersLike, bytes_of, headers_of
 from minilog.storage import format as f
+from minilog.storage.checksum import crc32c
 from minilog.storage.files import Region
 
 HEADER = Struct("<IqqiiIIIIq")

@@ -64,10 +64,9 @@ import json
 from struct import Struct
 from typing import Any, NamedTuple
 
-from crc32c import crc32c
-
 from minilog.errors import CorruptionError, InvalidRecordError, UnsupportedFormatError
 from minilog.records import Headers
+from minilog.storage.checksum import crc32c
 
 FORMAT = 1
 MAGIC = b"minilog\0"

@@ -21,8 +21,7 @@ from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
-from crc32c import crc32c
-
+from minilog.storage.checksum import crc32c
 from minilog.storage.files import Directory, File, Region
 
 ENTRY = Struct("<Q")

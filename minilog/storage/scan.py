@@ -10,9 +10,8 @@ import sys
 from array import array
 from collections.abc import Iterator
 
-from crc32c import crc32c
-
 from minilog.storage import format as f
+from minilog.storage.checksum import crc32c
 from minilog.storage.files import ZEROS, Region
 
 CHUNK = 64 * 1024

@@ -15,13 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from crc32c import crc32c
-
 from minilog.config import TopicConfig
 from minilog.errors import CorruptionError
 from minilog.records import LATEST_TIMESTAMP
 from minilog.storage import format as f
 from minilog.storage import scan
+from minilog.storage.checksum import crc32c
 from minilog.storage.columns import Batch, encode_frame
 from minilog.storage.files import (
     ZEROS,

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from crc32c import crc32c
-
 from minilog.records import Headers
 from minilog.storage import format as f
+from minilog.storage.checksum import crc32c
 
 OTHER = f.COLUMNS | f.SEAL | f.CONTROL
 UNUSUAL = f.NULL_VALUE | f.EXTENDED

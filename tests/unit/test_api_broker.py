@@ -53,7 +53,9 @@ def holder(
     """Another process that has the log open for writing until its standard input ends."""
     process = subprocess.Popen(
         python_command(HOLD_LOCK, log_path),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -69,8 +71,14 @@ def mode(path: Path) -> int:
 
 @pytest.mark.parametrize(
     "spell",
-    [str, Path, lambda path: f"{path}/", lambda path: os.path.relpath(path),
-     lambda path: path.parent / "link", lambda path: path.parent / "." / "log" / ".." / "log"],
+    [
+        str,
+        Path,
+        lambda path: f"{path}/",
+        lambda path: os.path.relpath(path),
+        lambda path: path.parent / "link",
+        lambda path: path.parent / "." / "log" / ".." / "log",
+    ],
 )
 def test_a_path_may_be_spelled_in_any_way_and_is_one_log(
     log_path: Path, spell: Callable[[Path], Any]
@@ -162,7 +170,9 @@ def test_a_log_in_memory_touches_no_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_python: Callable[..., str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    printed = run_python(WATCH_WRITES + """
+    printed = run_python(
+        WATCH_WRITES
+        + """
 with minilog.Broker(":memory:", segment_bytes=256, sync="always") as broker:
     topic = broker.create_topic("t", partitions=2)
     for n in range(500):
@@ -174,7 +184,8 @@ with minilog.Broker(":memory:", segment_bytes=256, sync="always") as broker:
     assert len(list(topic[1])) == 250
     broker.delete_topic("t")
 print(writes)
-""")
+"""
+    )
     assert printed == "[]\n"
     assert os.listdir(tmp_path) == []
 
@@ -228,7 +239,8 @@ def test_the_lock_is_free_once_its_holder_is_killed(
 def test_kill_9_costs_nothing_that_was_acknowledged(
     log_path: Path, run_python: Callable[..., str], sync: str
 ) -> None:
-    printed = run_python("""
+    printed = run_python(
+        """
 import os, signal, sys, minilog
 broker = minilog.Broker(sys.argv[1], sync=sys.argv[2], segment_bytes=512)
 partition = broker.create_topic("t", partitions=2)[1]
@@ -238,7 +250,11 @@ for n in range(100):
 broker.topic("t").configure(max_record_bytes=77)
 partition.delete_before(5)
 os.kill(os.getpid(), signal.SIGKILL)
-""", log_path, sync, returncode=-signal.SIGKILL)
+""",
+        log_path,
+        sync,
+        returncode=-signal.SIGKILL,
+    )
     assert printed.split()[-1] == "299"
     with Broker(log_path) as broker:
         partition = broker.topic("t")[1]
@@ -274,14 +290,27 @@ def test_leaving_the_with_block_closes_even_by_an_exception(log_path: Path) -> N
 
 
 CALLS = (
-    "broker.topic('t')", "broker.create_topic('u')", "broker.create_topic('t', exist_ok=True)",
-    "broker.delete_topic('t')", "list(broker.topics)", "broker.flush()", "broker.maintain()",
-    "topic.configure(segment_bytes=512)", "topic.add_partitions(9)",
-    "partition.append(b'v')", "partition.append(b'v', expected_offset=0)",
-    "partition.append_many([b'v'])", "partition.append_many([])", "partition.read(0)",
-    "partition.read(partition.end_offset, timeout=5)", "list(partition)",
-    "partition.offset_at(0)", "partition.delete_before(1)", "producer.send('t', b'v')",
-    "producer.send_many('t', [b'v'])", "producer.flush()",
+    "broker.topic('t')",
+    "broker.create_topic('u')",
+    "broker.create_topic('t', exist_ok=True)",
+    "broker.delete_topic('t')",
+    "list(broker.topics)",
+    "broker.flush()",
+    "broker.maintain()",
+    "topic.configure(segment_bytes=512)",
+    "topic.add_partitions(9)",
+    "partition.append(b'v')",
+    "partition.append(b'v', expected_offset=0)",
+    "partition.append_many([b'v'])",
+    "partition.append_many([])",
+    "partition.read(0)",
+    "partition.read(partition.end_offset, timeout=5)",
+    "list(partition)",
+    "partition.offset_at(0)",
+    "partition.delete_before(1)",
+    "producer.send('t', b'v')",
+    "producer.send_many('t', [b'v'])",
+    "producer.flush()",
     "minilog.Producer(broker).send('t', b'v')",
 )
 

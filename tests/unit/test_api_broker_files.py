@@ -179,8 +179,21 @@ def read_value(log_path: Path, read_only: bool) -> bytes | None:
         return broker.topic("t")[1].read(0)[0].value
 
 
-GARBAGE = [b"", b"{", b"\0" * 100, b"\xff\xfe\xfd", b"null", b"[]", b"{}", b"5", b'"text"',
-           b"[" * 100_000, b'{"format": "one"}', b'{"format": null}', b'{"format": -1}']
+GARBAGE = [
+    b"",
+    b"{",
+    b"\0" * 100,
+    b"\xff\xfe\xfd",
+    b"null",
+    b"[]",
+    b"{}",
+    b"5",
+    b'"text"',
+    b"[" * 100_000,
+    b'{"format": "one"}',
+    b'{"format": null}',
+    b'{"format": -1}',
+]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=lambda data: str(data[:16]))
@@ -252,9 +265,17 @@ def test_a_newer_format_is_unsupported_and_not_damaged(
 def test_files_of_somebody_else_are_left_alone(log_path: Path) -> None:
     write_log(log_path)
     strangers = {
-        "NOTES.txt": b"n", "broker.json.orig": b"{", "lost+found/x": b"l", "backup/x": b"b",
-        ".git/HEAD": b"g", "t/README": b"r", "t/1/notes.log.gz": b"z", "t/notes/x": b"x",
-        "t/1/00000000000000000000.bak": b"k", "quarantine/mine": b"q", "t/1/sub/x": b"s",
+        "NOTES.txt": b"n",
+        "broker.json.orig": b"{",
+        "lost+found/x": b"l",
+        "backup/x": b"b",
+        ".git/HEAD": b"g",
+        "t/README": b"r",
+        "t/1/notes.log.gz": b"z",
+        "t/notes/x": b"x",
+        "t/1/00000000000000000000.bak": b"k",
+        "quarantine/mine": b"q",
+        "t/1/sub/x": b"s",
     }
     for name, content in strangers.items():
         (log_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,6 @@ broker.close()
 """
 
 
-
 class Writer:
     """Another process that has the log open and does what it is told."""
 

@@ -45,15 +45,34 @@ ERROR_BASES: dict[str, set[str]] = {
     "FencedError": {"TransactionError"},
 }
 OTHER_NAMES = (
-    "Broker", "Topic", "Partition", "TopicConfig", "Producer", "Consumer", "Record", "Records",
-    "RecordMetadata", "TopicPartition", "RecoveryReport", "VerifyReport", "verify",
+    "Broker",
+    "Topic",
+    "Partition",
+    "TopicConfig",
+    "Producer",
+    "Consumer",
+    "Record",
+    "Records",
+    "RecordMetadata",
+    "TopicPartition",
+    "RecoveryReport",
+    "VerifyReport",
+    "verify",
 )
 DAY_MS = 24 * 60 * 60 * 1000
 DEFAULTS = {
-    "segment_bytes": 64 << 20, "segment_ms": 7 * DAY_MS, "index_interval_bytes": 4096,
-    "max_record_bytes": 16 << 20, "cleanup_policy": "delete", "retention_ms": -1,
-    "retention_bytes": -1, "delete_retention_ms": DAY_MS, "min_compaction_lag_ms": 0,
-    "min_cleanable_dirty_ratio": 0.5, "compression": "none", "timestamp_type": "create",
+    "segment_bytes": 64 << 20,
+    "segment_ms": 7 * DAY_MS,
+    "index_interval_bytes": 4096,
+    "max_record_bytes": 16 << 20,
+    "cleanup_policy": "delete",
+    "retention_ms": -1,
+    "retention_bytes": -1,
+    "delete_retention_ms": DAY_MS,
+    "min_compaction_lag_ms": 0,
+    "min_cleanable_dirty_ratio": 0.5,
+    "compression": "none",
+    "timestamp_type": "create",
     "timestamp_after_max_ms": -1,
 }
 INTEGER_SETTINGS = sorted(name for name, value in DEFAULTS.items() if type(value) is int)
@@ -62,13 +81,21 @@ WRONG_SETTINGS: list[tuple[str, Any]] = [
     *itertools.product(INTEGER_SETTINGS, (True, 1e6, "1000", None, b"1", [], -2)),
     *itertools.product(TEXT_SETTINGS, ("bogus", "", None, 1, b"delete", [])),
     *itertools.product(["min_cleanable_dirty_ratio"], ("0.5", None, -0.1, 1.1, float("nan"))),
-    ("segment_bytes", 255), ("segment_bytes", 0), ("segment_bytes", -1), ("max_record_bytes", -1),
-    ("segment_ms", 0), ("cleanup_policy", "DELETE"), ("timestamp_type", "create,append"),
+    ("segment_bytes", 255),
+    ("segment_bytes", 0),
+    ("segment_bytes", -1),
+    ("max_record_bytes", -1),
+    ("segment_ms", 0),
+    ("cleanup_policy", "DELETE"),
+    ("timestamp_type", "create,append"),
 ]
 MISSPELT = [
-    ("segment_byte", "segment_bytes"), ("segmentbytes", "segment_bytes"),
-    ("retention_msec", "retention_ms"), ("max_record_byte", "max_record_bytes"),
-    ("timestamp_typ", "timestamp_type"), ("cleanup_polic", "cleanup_policy"),
+    ("segment_byte", "segment_bytes"),
+    ("segmentbytes", "segment_bytes"),
+    ("retention_msec", "retention_ms"),
+    ("max_record_byte", "max_record_bytes"),
+    ("timestamp_typ", "timestamp_type"),
+    ("cleanup_polic", "cleanup_policy"),
 ]
 
 
@@ -84,7 +111,8 @@ def test_only_a_rebalance_is_retriable(name: str) -> None:
 
 def test_there_are_no_public_errors_beside_the_drawn_ones() -> None:
     exported = {
-        name for name in minilog.__all__
+        name
+        for name in minilog.__all__
         if inspect.isclass(cls := getattr(minilog, name)) and issubclass(cls, BaseException)
     }
     assert exported == set(ERROR_BASES)
@@ -155,17 +183,24 @@ def test_the_smallest_segment_is_256_bytes() -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("sync", "sometimes"), ("sync", None), ("sync", True), ("sync", b"never"),
-        ("sync_interval_ms", -1), ("sync_interval_ms", "1000"), ("sync_interval_ms", True),
-        ("maintenance_interval_ms", -1), ("maintenance_interval_ms", "0"),
+        ("sync", "sometimes"),
+        ("sync", None),
+        ("sync", True),
+        ("sync", b"never"),
+        ("sync_interval_ms", -1),
+        ("sync_interval_ms", "1000"),
+        ("sync_interval_ms", True),
+        ("maintenance_interval_ms", -1),
+        ("maintenance_interval_ms", "0"),
         ("maintenance_interval_ms", True),
-        ("default_partitions", 0), ("default_partitions", -1), ("default_partitions", "1"),
-        ("default_partitions", True), ("default_partitions", 1.0),
+        ("default_partitions", 0),
+        ("default_partitions", -1),
+        ("default_partitions", "1"),
+        ("default_partitions", True),
+        ("default_partitions", 1.0),
     ],
 )
-def test_a_wrong_broker_setting_is_refused_by_name(
-    log_path: Path, name: str, wrong: Any
-) -> None:
+def test_a_wrong_broker_setting_is_refused_by_name(log_path: Path, name: str, wrong: Any) -> None:
     with pytest.raises(ConfigError, match=name):
         Broker(log_path, **{name: wrong})
     with Broker(log_path) as broker:  # and the refused call left no lock behind
@@ -173,8 +208,8 @@ def test_a_wrong_broker_setting_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("unknown", "nearest"), [("syncs", "sync"), ("readonly", "read_only"),
-                             ("default_partition", "default_partitions")]
+    ("unknown", "nearest"),
+    [("syncs", "sync"), ("readonly", "read_only"), ("default_partition", "default_partitions")],
 )
 def test_an_unknown_broker_setting_is_answered_with_the_nearest_name(
     unknown: str, nearest: str

@@ -106,18 +106,28 @@ def test_append_many_is_one_run_of_offsets_however_many(partition: Partition, co
 
 def test_append_many_takes_a_value_key_header_and_timestamp_each(partition: Partition) -> None:
     assert partition.append_many(
-        (b"1", None, b""), keys=(b"a", None, b""), timestamps=(3, 1, 2),
+        (b"1", None, b""),
+        keys=(b"a", None, b""),
+        timestamps=(3, 1, 2),
         headers=([("h", None)], {}, {"x": b"y"}),
     ) == range(3)
     assert [tuple(record)[3:] for record in partition.read(0)] == [
-        (3, b"a", b"1", (("h", None),)), (1, None, None, ()), (2, b"", b"", (("x", b"y"),)),
+        (3, b"a", b"1", (("h", None),)),
+        (1, None, None, ()),
+        (2, b"", b"", (("x", b"y"),)),
     ]
 
 
 @pytest.mark.parametrize(
     "extra",
-    [{}, {"keys": []}, {"headers": []}, {"timestamps": []}, {"timestamps": 5},
-     {"keys": [], "headers": [], "timestamps": []}],
+    [
+        {},
+        {"keys": []},
+        {"headers": []},
+        {"timestamps": []},
+        {"timestamps": 5},
+        {"keys": [], "headers": [], "timestamps": []},
+    ],
     ids=str,
 )
 def test_appending_no_values_is_an_empty_range_at_the_end(
@@ -144,8 +154,16 @@ def test_lists_of_another_length_are_refused_and_write_nothing(
 @pytest.mark.parametrize("position", [0, 1, 50, 99])
 @pytest.mark.parametrize(
     ("name", "wrong"),
-    [("values", "text"), ("values", 5), ("values", b"v" * 1001), ("keys", "text"),
-     ("headers", [("h", "text")]), ("headers", 5), ("timestamps", -1), ("timestamps", 2**63)],
+    [
+        ("values", "text"),
+        ("values", 5),
+        ("values", b"v" * 1001),
+        ("keys", "text"),
+        ("headers", [("h", "text")]),
+        ("headers", 5),
+        ("timestamps", -1),
+        ("timestamps", 2**63),
+    ],
     ids=lambda value: str(value)[:20],
 )
 def test_one_bad_entry_anywhere_in_a_run_writes_nothing_of_it(
@@ -154,7 +172,10 @@ def test_one_bad_entry_anywhere_in_a_run_writes_nothing_of_it(
     partition = broker.create_topic("limited", max_record_bytes=1000)[0]
     partition.append(b"before")
     columns: dict[str, list[Any]] = {
-        "values": [b"v"] * 100, "keys": [b"k"] * 100, "headers": [()] * 100, "timestamps": [5] * 100
+        "values": [b"v"] * 100,
+        "keys": [b"k"] * 100,
+        "headers": [()] * 100,
+        "timestamps": [5] * 100,
     }
     columns[name][position] = wrong
     with pytest.raises((TypeError, ValueError)):
@@ -199,8 +220,16 @@ def test_reading_starts_at_the_offset_and_stops_at_max_records(partition: Partit
 
 @pytest.mark.parametrize(
     "limits",
-    [{}, {"max_records": 1}, {"max_records": 7}, {"max_records": 10**6}, {"max_bytes": 1},
-     {"max_bytes": 100}, {"max_bytes": 10**9}, {"max_records": 3, "max_bytes": 50}],
+    [
+        {},
+        {"max_records": 1},
+        {"max_records": 7},
+        {"max_records": 10**6},
+        {"max_bytes": 1},
+        {"max_bytes": 100},
+        {"max_bytes": 10**9},
+        {"max_records": 3, "max_bytes": 50},
+    ],
     ids=str,
 )
 def test_reading_step_by_step_sees_every_record_once(
@@ -289,7 +318,7 @@ def test_delete_before_moves_the_start_to_exactly_there_and_persists(
             partition = broker.topic("t")[0]
             assert broker.recovery.ok
             assert (partition.start_offset, len(partition)) == (cut, 60 - cut + appended)
-            assert values(partition)[:60 - cut] == written[cut:]
+            assert values(partition)[: 60 - cut] == written[cut:]
             if cut:
                 with pytest.raises(OffsetOutOfRangeError):
                     partition.read(cut - 1)
@@ -306,6 +335,9 @@ def test_delete_before_never_goes_back_and_never_beyond_the_end(partition: Parti
         with pytest.raises(OffsetOutOfRangeError) as caught:
             partition.delete_before(beyond)
         assert (caught.value.requested, caught.value.start_offset, caught.value.end_offset) == (
-            beyond, 20, 30)
+            beyond,
+            20,
+            30,
+        )
     assert (partition.start_offset, len(partition)) == (20, 10)
     partition.check()

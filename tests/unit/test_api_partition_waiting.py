@@ -105,9 +105,7 @@ def test_closing_the_broker_ends_waiting_reads(location: Any, timeout: float | N
             assert isinstance(ended, ClosedError) or list(ended) == []
 
 
-def test_a_waiting_read_ends_by_the_clock_of_the_broker(
-    location: Any, clock: ManualClock
-) -> None:
+def test_a_waiting_read_ends_by_the_clock_of_the_broker(location: Any, clock: ManualClock) -> None:
     with Broker(location, clock=clock) as broker:
         partition = broker.create_topic("t")[0]
         done = threading.Event()
@@ -132,8 +130,12 @@ def test_offset_at_is_the_earliest_offset_at_or_after_a_time(
     location: Any, order: str, run: int
 ) -> None:
     times = random.Random(4).choices(range(1000), k=400)
-    times = {"rising": sorted(times), "falling": sorted(times)[::-1], "random": times,
-             "equal": [500] * 400}[order]
+    times = {
+        "rising": sorted(times),
+        "falling": sorted(times)[::-1],
+        "random": times,
+        "equal": [500] * 400,
+    }[order]
     with Broker(location, segment_bytes=512, index_interval_bytes=64) as broker:
         partition = broker.create_topic("t")[0]
         assert partition.offset_at(0) is None
@@ -141,8 +143,9 @@ def test_offset_at_is_the_earliest_offset_at_or_after_a_time(
             if run == 1:
                 partition.append(b"v", timestamp=times[part])
             else:
-                partition.append_many([b"v"] * len(times[part:part + run]),
-                                      timestamps=times[part:part + run])
+                partition.append_many(
+                    [b"v"] * len(times[part : part + run]), timestamps=times[part : part + run]
+                )
         for start in (0, 1, 123, 399, 400):
             partition.delete_before(start)
             for when in (0, 1, 2, 250, 499, 500, 501, 998, *times[::40], 1000, 2**63 - 1):

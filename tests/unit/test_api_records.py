@@ -27,7 +27,9 @@ def records(partition: Partition) -> Records:
     """Eleven records of every sort, over several segments, read in one go."""
     partition.append(b"zero", key=b"k", headers=HEADERS, timestamp=50)
     partition.append_many(
-        [b"one", None, b""], keys=[None, b"", b"x"], timestamps=[7, 0, 2**63 - 1],
+        [b"one", None, b""],
+        keys=[None, b"", b"x"],
+        timestamps=[7, 0, 2**63 - 1],
         headers=[(), [("h", None)], {"m": b"v"}],
     )
     for number in range(4, 10):
@@ -133,9 +135,19 @@ def test_an_index_that_is_no_integer_is_a_type_error(records: Records, index: An
 @pytest.mark.parametrize(
     "part",
     [
-        slice(None), slice(0, 0), slice(2, 5), slice(5, 2), slice(-3, None), slice(None, -3),
-        slice(None, None, 2), slice(1, None, 3), slice(None, None, -1), slice(8, 1, -3),
-        slice(0, 99), slice(-99, 99), slice(10, 11),
+        slice(None),
+        slice(0, 0),
+        slice(2, 5),
+        slice(5, 2),
+        slice(-3, None),
+        slice(None, -3),
+        slice(None, None, 2),
+        slice(1, None, 3),
+        slice(None, None, -1),
+        slice(8, 1, -3),
+        slice(0, 99),
+        slice(-99, 99),
+        slice(10, 11),
     ],
     ids=str,
 )
@@ -181,7 +193,9 @@ def test_records_cannot_be_changed_through_a_column(records: Records, name: str)
     before = list(records)
     column = getattr(records, name)
     for change in (
-        lambda: column.__setitem__(0, None), lambda: column.clear(), lambda: column.append(None)
+        lambda: column.__setitem__(0, None),
+        lambda: column.clear(),
+        lambda: column.append(None),
     ):
         with contextlib.suppress(AttributeError, TypeError):
             change()
@@ -241,9 +255,13 @@ WORDS = array.array("I", [1, 2, 3])
 @pytest.mark.parametrize(
     ("given", "stored"),
     [
-        (bytearray(b"abc"), b"abc"), (memoryview(b"abc"), b"abc"), (bytearray(), b""),
-        (memoryview(b"abcdef")[::2], b"ace"), (memoryview(b"abc")[::-1], b"cba"),
-        (memoryview(WORDS), WORDS.tobytes()), (memoryview(bytearray(b"wide"))[1:3], b"id"),
+        (bytearray(b"abc"), b"abc"),
+        (memoryview(b"abc"), b"abc"),
+        (bytearray(), b""),
+        (memoryview(b"abcdef")[::2], b"ace"),
+        (memoryview(b"abc")[::-1], b"cba"),
+        (memoryview(WORDS), WORDS.tobytes()),
+        (memoryview(bytearray(b"wide"))[1:3], b"id"),
     ],
 )
 @pytest.mark.parametrize("many", [False, True])
@@ -292,7 +310,11 @@ def test_what_is_not_bytes_is_a_type_error_and_writes_nothing(
 @pytest.mark.parametrize(
     ("given", "stored"),
     [
-        ((), ()), ([], ()), ({}, ()), (HEADERS, HEADERS), (list(HEADERS), HEADERS),
+        ((), ()),
+        ([], ()),
+        ({}, ()),
+        (HEADERS, HEADERS),
+        (list(HEADERS), HEADERS),
         ({"a": b"1", "b": None}, (("a", b"1"), ("b", None))),
         ([["a", b"1"]], (("a", b"1"),)),
         ([("h" * 300, b"v" * 300)] * 3, (("h" * 300, b"v" * 300),) * 3),
@@ -320,8 +342,22 @@ def test_headers_may_be_any_iterable_of_pairs(partition: Partition) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [5, b"ab", "ab", [("a",)], [("a", b"1", b"2")], [(b"a", b"1")], [("a", "1")], [(None, b"1")],
-     [("a", 1)], {"a": "1"}, {b"a": b"1"}, [None], ["ab"], [("ok", b"1"), ("bad", "1")]],
+    [
+        5,
+        b"ab",
+        "ab",
+        [("a",)],
+        [("a", b"1", b"2")],
+        [(b"a", b"1")],
+        [("a", "1")],
+        [(None, b"1")],
+        [("a", 1)],
+        {"a": "1"},
+        {b"a": b"1"},
+        [None],
+        ["ab"],
+        [("ok", b"1"), ("bad", "1")],
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("many", [False, True])
@@ -344,12 +380,19 @@ EAST = timezone(timedelta(hours=5, minutes=30))
 @pytest.mark.parametrize(
     ("given", "stored"),
     [
-        (0, 0), (1, 1), (2**31, 2**31), (2**53 + 1, 2**53 + 1), (2**63 - 1, 2**63 - 1),
-        (datetime(1970, 1, 1, tzinfo=UTC), 0), (datetime(1970, 1, 1, 5, 30, tzinfo=EAST), 0),
+        (0, 0),
+        (1, 1),
+        (2**31, 2**31),
+        (2**53 + 1, 2**53 + 1),
+        (2**63 - 1, 2**63 - 1),
+        (datetime(1970, 1, 1, tzinfo=UTC), 0),
+        (datetime(1970, 1, 1, 5, 30, tzinfo=EAST), 0),
         (datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC), 1_700_000_000_123),
         (datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC), 253_402_300_799_999),
-        *((datetime(2033, 3, 3, 3, 3, 3, ms * 1000, tzinfo=UTC), 1_993_431_783_000 + ms)
-          for ms in (1, 57, 333, 511, 777, 999)),
+        *(
+            (datetime(2033, 3, 3, 3, 3, 3, ms * 1000, tzinfo=UTC), 1_993_431_783_000 + ms)
+            for ms in (1, 57, 333, 511, 777, 999)
+        ),
     ],
 )
 @pytest.mark.parametrize("shape", ["one", "one for all", "one each"])
@@ -401,14 +444,22 @@ def test_a_timestamp_of_another_type_is_refused_and_writes_nothing(
 @pytest.mark.parametrize(
     ("key", "value", "headers", "size"),
     [
-        (None, b"v" * 1001, (), 1001), (b"k" * 1001, None, (), 1001), (b"k", b"v" * 1000, (), 1001),
-        (b"k" * 500, b"v" * 501, (), 1001), (None, b"v" * 5000, (), 5000),
-        (None, b"v" * 500, [("h", b"x" * 501)], None), (None, None, [("h" * 1001, None)], None),
+        (None, b"v" * 1001, (), 1001),
+        (b"k" * 1001, None, (), 1001),
+        (b"k", b"v" * 1000, (), 1001),
+        (b"k" * 500, b"v" * 501, (), 1001),
+        (None, b"v" * 5000, (), 5000),
+        (None, b"v" * 500, [("h", b"x" * 501)], None),
+        (None, None, [("h" * 1001, None)], None),
     ],
 )
 @pytest.mark.parametrize("many", [False, True])
 def test_a_record_over_the_limit_is_refused_with_its_size_and_writes_nothing(
-    broker: Broker, key: bytes | None, value: bytes | None, headers: Any, size: int | None,
+    broker: Broker,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Any,
+    size: int | None,
     many: bool,
 ) -> None:
     partition = broker.create_topic("limited", max_record_bytes=1000)[0]

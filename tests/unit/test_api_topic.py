@@ -29,15 +29,70 @@ from minilog import (
 )
 
 ILLEGAL_NAMES = [
-    "", ".", "..", " ", "a b", " a", "a ", "a/b", "/a", "a/", "../a", "a\\b", "a\n", "\na", "a\0",
-    "a\t", "ä", "\uff41", "\uff11", "\u0663", "a:b", "a*", "a?", "a%20", "a,b", "a@b", "a+b",
-    "a~", "🔑", "\ud800", "a" * 250, "a" * 10_000,
+    "",
+    ".",
+    "..",
+    " ",
+    "a b",
+    " a",
+    "a ",
+    "a/b",
+    "/a",
+    "a/",
+    "../a",
+    "a\\b",
+    "a\n",
+    "\na",
+    "a\0",
+    "a\t",
+    "ä",
+    "\uff41",
+    "\uff11",
+    "\u0663",
+    "a:b",
+    "a*",
+    "a?",
+    "a%20",
+    "a,b",
+    "a@b",
+    "a+b",
+    "a~",
+    "🔑",
+    "\ud800",
+    "a" * 250,
+    "a" * 10_000,
 ]
 ODD_NAMES = [
-    "a" * 249, "." * 249, "-" * 249, "_", "-", "--", "-rf", "...", ".hidden", "a..b", "a.", "_a",
-    "0", "00000000000000000000", "00000000000000000000.log", "NUL", "aux.txt", "broker.json",
-    "minilog.lock", "quarantine", "topic.json", "broker.json.tmp", "topics", "x.deleted", ".tmp",
-    "tmp", "lock", "deleted", "staging", "minilog",
+    "a" * 249,
+    "." * 249,
+    "-" * 249,
+    "_",
+    "-",
+    "--",
+    "-rf",
+    "...",
+    ".hidden",
+    "a..b",
+    "a.",
+    "_a",
+    "0",
+    "00000000000000000000",
+    "00000000000000000000.log",
+    "NUL",
+    "aux.txt",
+    "broker.json",
+    "minilog.lock",
+    "quarantine",
+    "topic.json",
+    "broker.json.tmp",
+    "topics",
+    "x.deleted",
+    ".tmp",
+    "tmp",
+    "lock",
+    "deleted",
+    "staging",
+    "minilog",
 ]
 
 
@@ -370,7 +425,8 @@ def test_a_key_always_goes_to_the_same_partition(
         "import sys, minilog, ast\n"
         "with minilog.Broker(sys.argv[1]) as broker:\n"
         "    print([broker.topic('t').partition_for(k) for k in ast.literal_eval(sys.argv[2])])",
-        log_path, KEYS,
+        log_path,
+        KEYS,
     )
     assert printed.strip() == str(here)
 
@@ -385,8 +441,12 @@ def test_settings_come_from_the_call_then_the_broker_then_the_defaults(location:
 
 
 def test_configuring_works_at_once_and_is_kept_over_reopening(log_path: Path) -> None:
-    settings = {"segment_bytes": 512, "max_record_bytes": 10, "index_interval_bytes": 100,
-                "timestamp_type": "append"}
+    settings = {
+        "segment_bytes": 512,
+        "max_record_bytes": 10,
+        "index_interval_bytes": 100,
+        "timestamp_type": "append",
+    }
     with Broker(log_path) as broker:
         topic, bystander = broker.create_topic("t", max_record_bytes=100), broker.create_topic("u")
         topic[0].append(b"v" * 100)
