@@ -4,6 +4,7 @@ Floor plan, each room knowing only those above it:
 
     files.py      directories, files, regions, locks: the seam, and the disk behind it
     memory.py     the same in memory
+    checksum.py   CRC-32C, without what its package imports
     format.py     THE on-disk format: spec, structs, checksums
     columns.py    batches of many records, by column
     singles.py    runs of records that were appended one by one

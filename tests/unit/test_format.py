@@ -1,4 +1,4 @@
-"""The on-disk format: the worked example byte for byte, and that nothing proves itself by chance."""
+"""The on-disk format: the worked example byte for byte; nothing proves itself by chance."""
 
 from __future__ import annotations
 
