@@ -16,7 +16,7 @@ from typing import Any
 
 from sortedcontainers import SortedDict
 
-from minilog.clock import Clock, SystemClock, release_once
+from minilog.clock import Clock, SystemClock, Waiters
 from minilog.config import (
     BROKER_KNOBS,
     TOPIC_KNOBS,
@@ -46,7 +46,7 @@ from minilog.storage.files import Lock, MapLimit, map_limit
 from minilog.topic import Topic, TopicState, check_partition_count, random_id
 
 
-class Broker:
+class Broker(Waiters):
     """A directory that holds topics, open in this process.
 
     ``path`` is a directory, made if missing, or ``":memory:"``. ``sync`` says what an append's
@@ -70,6 +70,7 @@ class Broker:
         clock: Clock | None = None,
         **topic_defaults: Any,
     ) -> None:
+        super().__init__()
         self._refusal: Callable[[], Exception] | None = _not_opened
         self._config = BrokerConfig.of(
             read_only=read_only,
@@ -96,7 +97,6 @@ class Broker:
         self._marks: Marks = {}
         self._is_marked_clean = False
         self._is_let_go = False
-        self._waiters: list[threading.Lock] = []
         self._changes = 0
         self._maps = MapLimit(map_limit())
         self._lock: Lock | None = None
@@ -469,18 +469,6 @@ class Broker:
         """Tell those who wait that topics or partitions have come or gone."""
         self._changes += 1
         self._wake()
-
-    def add_waiter(self, waiter: threading.Lock) -> None:
-        """Have ``waiter`` released when topics change or the broker closes."""
-        self._waiters.append(waiter)
-
-    def remove_waiter(self, waiter: threading.Lock) -> None:
-        """Forget ``waiter``."""
-        self._waiters.remove(waiter)
-
-    def _wake(self) -> None:
-        for waiter in list(self._waiters):
-            release_once(waiter)
 
     def _partitions(self) -> list[Partition]:
         with self._guard:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from minilog.errors import ConfigError
 
@@ -113,6 +113,25 @@ def release_once(lock: threading.Lock) -> None:
         lock.release()
     except RuntimeError:
         return  # somebody else woke the waiter first, which is all that was wanted
+
+
+class Waiters:
+    """Whoever may have news, and those who wait for it: each leaves what is to be released."""
+
+    def __init__(self) -> None:
+        self._waiters: list[Any] = []
+
+    def add_waiter(self, waiter: Any) -> None:
+        """Have ``waiter`` released whenever there may be news."""
+        self._waiters.append(waiter)
+
+    def remove_waiter(self, waiter: Any) -> None:
+        """Forget ``waiter``."""
+        self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        for waiter in list(self._waiters):
+            release_once(waiter)
 
 
 class Deadline:

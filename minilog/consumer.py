@@ -16,7 +16,7 @@ from typing import Any, overload
 
 from minilog.arguments import check_whole
 from minilog.broker import Broker
-from minilog.clock import Deadline, check_timeout, release_once
+from minilog.clock import Deadline, Waiters, check_timeout
 from minilog.errors import (
     ClosedError,
     ConfigError,
@@ -38,7 +38,7 @@ CHOICES = {
 EMPTY = Records()
 
 
-class Consumer:
+class Consumer(Waiters):
     """Reads records of a broker's topics, each at its own pace. Thread-safe.
 
     Without a group it reads every partition of its topics from where ``auto_offset_reset`` says
@@ -78,6 +78,7 @@ class Consumer:
         ):
             if given is not None and not callable(given):
                 raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
+        super().__init__()
         self._broker = broker
         self._max_poll_records = max_poll_records
         self._lock = threading.RLock()
@@ -90,7 +91,6 @@ class Consumer:
         self._seen_changes = -1
         self._is_woken = False
         self._is_closed = False
-        self._waiters: list[Any] = []
         if topics:
             patterns = [topic for topic in topics if isinstance(topic, re.Pattern)]
             if patterns and len(topics) > 1:
@@ -341,10 +341,6 @@ class Consumer:
         was, self._is_woken = self._is_woken, False
         return was
 
-    def _wake(self) -> None:
-        for waiter in list(self._waiters):
-            release_once(waiter)
-
     def _announcers(self) -> list[Any]:
         with self._lock:
             return [self, self._broker, *(place.partition for _, place in self._places.running())]
@@ -379,14 +375,6 @@ class Consumer:
             return self._has_news()
         except MinilogError:
             return True  # the next poll meets it and says it
-
-    def add_waiter(self, waiter: Any) -> None:
-        """Have ``waiter`` released by ``wakeup``, ``close``, ``seek`` or ``resume``."""
-        self._waiters.append(waiter)
-
-    def remove_waiter(self, waiter: Any) -> None:
-        """Forget ``waiter``."""
-        self._waiters.remove(waiter)
 
     def _is_over(self) -> bool:
         return self._is_closed or self._broker.is_closed

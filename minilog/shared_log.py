@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from minilog.clock import Clock, Deadline, release_once
+from minilog.clock import Clock, Deadline, Waiters
 from minilog.config import MIB, TopicConfig
 from minilog.errors import ReadOnlyError, SyncFailedError
 from minilog.group_sync import GroupSync
@@ -44,10 +44,11 @@ class Host(Protocol):
     def raise_start_offset(self, partition: int, offset: int) -> None: ...
 
 
-class SharedLog:
+class SharedLog(Waiters):
     """One partition's log, opened when it is first used, for any number of threads."""
 
     def __init__(self, host: Host, index: int) -> None:
+        super().__init__()
         self._host = host
         self._index = index
         self._log: Log | None = None
@@ -60,7 +61,6 @@ class SharedLog:
         self._is_plain = False  # the short path of append will do
         self._is_sync_always = host.is_sync_always
         self._now_ms = host.clock.now_ms
-        self._waiters: list[threading.Lock] = []
         self._make_locks()
 
     def _make_locks(self) -> None:
@@ -68,18 +68,6 @@ class SharedLog:
         self._group_sync = GroupSync()
 
     # ------------------------------------------------------------ waiting
-
-    def add_waiter(self, waiter: threading.Lock) -> None:
-        """Have ``waiter`` released when records come or the partition closes."""
-        self._waiters.append(waiter)
-
-    def remove_waiter(self, waiter: threading.Lock) -> None:
-        """Forget ``waiter``."""
-        self._waiters.remove(waiter)
-
-    def _wake(self) -> None:
-        for waiter in list(self._waiters):
-            release_once(waiter)
 
     def _wait_beyond(self, offset: int, deadline: Deadline) -> None:
         waiter = threading.Lock()

@@ -6,7 +6,8 @@ Floor plan, each room knowing only those above it:
     memory.py     the same in memory
     checksum.py   CRC-32C, without what its package imports
     format.py     THE on-disk format: spec, structs, checksums
-    columns.py    batches of many records, by column
+    columns.py    batches of many records by column: what they are, and decoding them
+    batch.py      making them
     singles.py    runs of records that were appended one by one
     scan.py       walking frames, and past damage
     index.py      sparse indexes, by offset and by time
@@ -32,7 +33,7 @@ I7  Dropping a segment unlinks its files; its map dies with its last reader.
 I8  Frames tile the offsets: one begins where the one before it ended.
 """
 
-from minilog.storage.columns import Batch, encode_batch, too_large
+from minilog.storage.batch import Batch, encode_batch, too_large
 from minilog.storage.format import encode_headers
 from minilog.storage.log import End, Log, Opening
 from minilog.storage.recovery import CleanMark, Problem

@@ -19,7 +19,7 @@ from minilog.config import TopicConfig
 from minilog.errors import CorruptionError
 from minilog.records import Rows
 from minilog.storage import format as f
-from minilog.storage.columns import Batch
+from minilog.storage.batch import Batch
 from minilog.storage.files import Directory, MapLimit
 from minilog.storage.reading import Tail, offset_at, read
 from minilog.storage.recovery import CleanMark, Problem, resume_clean, resume_unclean

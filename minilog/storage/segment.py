@@ -20,8 +20,8 @@ from minilog.errors import CorruptionError
 from minilog.records import LATEST_TIMESTAMP
 from minilog.storage import format as f
 from minilog.storage import scan
+from minilog.storage.batch import Batch, encode_frame
 from minilog.storage.checksum import crc32c
-from minilog.storage.columns import Batch, encode_frame
 from minilog.storage.files import (
     ZEROS,
     Directory,

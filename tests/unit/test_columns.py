@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from minilog import RecordTooLargeError
 from minilog.storage import format as f
-from minilog.storage.columns import ColumnsFrame, encode_batch, encode_frame
+from minilog.storage.batch import encode_batch, encode_frame
+from minilog.storage.columns import ColumnsFrame
 from minilog.storage.files import MappedRegion
 
 POSITION = 64
