@@ -13,6 +13,9 @@ from collections.abc import Callable
 from minilog.clock import release_once
 
 
+LOOK_AGAIN_S = 1.0
+
+
 class GroupSync:
     """Runs work one at a time; those who wait for it share it."""
 
@@ -36,7 +39,8 @@ class GroupSync:
                         self._holder = me
                     else:
                         waiter = threading.Lock()
-                        waiter.acquire()
+                        # An interrupt of the one who wakes may skip some; they look for themselves then.
+            waiter.acquire(timeout=LOOK_AGAIN_S)
                         self._waiters.append(waiter)
                 if waiter is None:
                     work()
@@ -49,4 +53,5 @@ class GroupSync:
                         waiting, self._waiters = self._waiters, []
                     for other in waiting:
                         release_once(other)
-            waiter.acquire()
+            # An interrupt of the one who wakes may skip some; they look for themselves then.
+            waiter.acquire(timeout=LOOK_AGAIN_S)

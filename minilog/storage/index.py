@@ -166,6 +166,7 @@ class Index:
         """Cut the files to the entries there are."""
         self._maps = self._looks = None
         if not self._count:
+            self.remove()  # space may have been reserved for a first entry that never came
             return
         for name, size in zip(self._names, (ENTRY.size, TIME_ENTRY.size)):
             self._directory.open(name, writable=True).trim(self._count * size)
