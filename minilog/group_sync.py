@@ -39,8 +39,7 @@ class GroupSync:
                         self._holder = me
                     else:
                         waiter = threading.Lock()
-                        # An interrupt of the one who wakes may skip some; they look for themselves then.
-            waiter.acquire(timeout=LOOK_AGAIN_S)
+                        waiter.acquire()
                         self._waiters.append(waiter)
                 if waiter is None:
                     work()
