@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from minilog.clock import release_once
 
-
 LOOK_AGAIN_S = 1.0
 
 
