@@ -14,8 +14,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sortedcontainers import SortedDict
-
 from minilog.clock import Clock, SystemClock, Waiters
 from minilog.config import (
     BROKER_KNOBS,
@@ -90,6 +88,8 @@ class Broker(Waiters):
             raise ConfigError(f"clock is {clock!r}; it must have a method now_ms()")
         self._guard = threading.RLock()
         self._mark_lock = threading.Lock()
+        from sortedcontainers import SortedDict  # here, so that importing minilog stays quick
+
         self._topics: SortedDict = SortedDict()
         self._damaged: dict[str, StorageError] = {}
         self._problems: list[Problem] = []

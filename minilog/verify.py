@@ -11,7 +11,6 @@ from minilog.home import BROKER_FILE, home_at
 from minilog.reports import VerifyReport
 from minilog.storage import Problem
 from minilog.storage.files import PathLike
-from minilog.storage.inspection import inspect_log
 from minilog.topic import log_identity
 
 
@@ -20,6 +19,8 @@ def verify(path: PathLike) -> VerifyReport:
 
     StorageError when there is no log; what is wrong inside it is in the report, not raised.
     """
+    from minilog.storage.inspection import inspect_log  # most programs never verify
+
     home = home_at(path)
     if not home.exists():
         raise StorageError(f"{home.path} does not exist; there is no log to verify")

@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 from itertools import pairwise
-from typing import NamedTuple
-
-from sortedcontainers import SortedDict
+from typing import TYPE_CHECKING, NamedTuple
 
 from minilog.config import TopicConfig
 from minilog.errors import CorruptionError
@@ -28,6 +26,10 @@ from minilog.storage.singles import Budget
 
 LOOKS = 3  # how often a reader of another process's log lists its files before it says gap
 SEGMENT_FILE = re.compile(r"(\d{20})\.log")
+
+
+if TYPE_CHECKING:
+    from sortedcontainers import SortedDict
 
 
 class End(NamedTuple):
@@ -81,7 +83,7 @@ class Log:
             self._open_live(segments, opening.mark)
         self._durable_base = segments[-1].base_offset
         self._names_are_synced = True
-        self._view = (SortedDict((s.base_offset, s) for s in segments), segments[-1])
+        self._view = (_by_base(segments), segments[-1])
         # The tail segment's own short path, so that an append is one call downstairs.
         self.append_one = segments[-1].append_one
 
@@ -421,8 +423,7 @@ class Log:
         if lowest != taken[-1].base_offset:
             taken[-1].skip_to_last_entry()
         known = [segments[base] for base in segments.irange(None, bases[0], (True, False))]
-        view = SortedDict((segment.base_offset, segment) for segment in (*known, *taken))
-        self._view = (view, taken[-1])
+        self._view = (_by_base([*known, *taken]), taken[-1])
         return True
 
     def _segment(self, base_offset: int) -> Segment:
@@ -432,7 +433,7 @@ class Log:
         """Leave out the segments whose files a writer in another process has unlinked."""
         segments = self._view[0]
         present = set(self._bases())
-        kept = SortedDict((base, s) for base, s in segments.items() if base in present)
+        kept = _by_base([s for base, s in segments.items() if base in present])
         if kept:
             self._view = (kept, kept.peekitem(-1)[1])
 
@@ -448,3 +449,10 @@ class Log:
             assert segment.next_offset == following.base_offset, f"a gap after {segment.path}"
         for segment in loaded:
             segment.check()
+
+
+def _by_base(segments: list[Segment]) -> SortedDict:
+    """Return segments by their base offset."""
+    from sortedcontainers import SortedDict  # 5 ms, of the 30 that importing minilog may take
+
+    return SortedDict((segment.base_offset, segment) for segment in segments)
