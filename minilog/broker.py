@@ -119,6 +119,7 @@ class Broker(Waiters):
         home = self._home
         if not home.exists():
             home.directory.make()
+        home.refuse_strangers()  # before the lock leaves a file there
         self._lock = home.directory.lock(LOCK_FILE)
         try:
             home.enter()

@@ -54,13 +54,17 @@ class Home:
 
     def enter(self) -> None:
         """Make sure it is a log, making an empty directory one; StorageError."""
-        names = self.directory.names()
-        strangers = [name for name in names if name not in OURS and not name.endswith(UNFINISHED)]
-        if BROKER_FILE in names or strangers:
-            self.check()
-        else:
+        self.refuse_strangers()
+        if BROKER_FILE not in self.directory.names():
             content = {"id": str(random_id())}
             self.directory.replace(BROKER_FILE, encode_document(content))
+
+    def refuse_strangers(self) -> None:
+        """Raise StorageError where it is no log and holds other things; nothing is touched."""
+        names = self.directory.names()
+        is_stranger = any(name not in OURS and not name.endswith(UNFINISHED) for name in names)
+        if BROKER_FILE in names or is_stranger:
+            self.check()
 
     def check(self) -> None:
         """Raise StorageError unless it is a log of a format that is read here."""

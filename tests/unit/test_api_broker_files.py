@@ -74,6 +74,14 @@ def test_a_reader_never_changes_a_byte_of_a_log_nobody_has_open(
     assert snapshot(log_path) == before
 
 
+def test_a_directory_of_somebody_elses_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    """The lock was taken before the look, so a refused directory kept a lock file."""
+    (tmp_path / "other.txt").write_text("theirs")
+    with pytest.raises(StorageError, match=r"broker\.json"):
+        Broker(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
+
+
 def test_a_reader_makes_nothing_where_no_log_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes").mkdir()
