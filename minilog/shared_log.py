@@ -19,9 +19,9 @@ from minilog.config import MIB, TopicConfig
 from minilog.errors import ReadOnlyError, SyncFailedError
 from minilog.group_sync import GroupSync
 from minilog.storage import CleanMark, End, Log
+from minilog.waiting import wait_for_news
 
 EVERYTHING = 2**63
-LOOK_AGAIN_S = 0.02  # how often a read-only waiter looks at the files
 
 
 class Host(Protocol):
@@ -70,16 +70,12 @@ class SharedLog(Waiters):
     # ------------------------------------------------------------ waiting
 
     def _wait_beyond(self, offset: int, deadline: Deadline) -> None:
-        waiter = threading.Lock()
-        waiter.acquire()
-        self.add_waiter(waiter)
-        try:
-            # Looked at after the waiter was left: an append before it is seen here, one after
-            # it finds the waiter.
-            if self._refusal is None and self._end(self._opened()).next_offset <= offset:
-                deadline.wait(waiter, LOOK_AGAIN_S if self._is_read_only else None)
-        finally:
-            self.remove_waiter(waiter)
+        """Return when there may be records at ``offset``, or the time is over."""
+
+        def has_news() -> bool:
+            return self._refusal is not None or self._end(self._opened()).next_offset > offset
+
+        wait_for_news([self], has_news, deadline, must_look=self._is_read_only)
 
     # ------------------------------------------------------------ durability
 

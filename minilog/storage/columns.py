@@ -212,11 +212,6 @@ class ColumnsFrame:
         adds_up = end + f.CRC_SIZE == position + prefix.size and body == end - position - BODY
         self.is_sound = adds_up and count <= prefix.extent
 
-    @property
-    def largest_timestamp(self) -> int:
-        """The largest timestamp in it."""
-        return self._prefix.timestamp
-
     def row_at(self, offset: int) -> int:
         """Return the number of the first row at or after ``offset``; the count if there is none."""
         if not self._prefix.flags & f.DELTAS:

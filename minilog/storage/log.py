@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minilog.config import TopicConfig
 from minilog.errors import CorruptionError
-from minilog.records import Rows
+from minilog.records import LATEST_TIMESTAMP, Rows
 from minilog.storage import format as f
 from minilog.storage.batch import Batch
 from minilog.storage.files import Directory, MapLimit
@@ -164,11 +164,6 @@ class Log:
         return End(segment.base_offset, position, next_offset)
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of records in its segments, reserve left out."""
-        return sum(segment.tail[0] for segment in self._loaded())
-
-    @property
     def largest_timestamp(self) -> int:
         """The largest timestamp of the segment that is appended to."""
         return self._view[1].largest_timestamp
@@ -225,6 +220,9 @@ class Log:
         with contextlib.suppress(FileNotFoundError):  # left by a roll that was interrupted
             self.directory.unlink(f"{following.name}.log")
         following.create(durable_base, now_ms)
+        if self._config.timestamp_type == "append" and tail.largest_timestamp < LATEST_TIMESTAMP:
+            # Append time does not step back over an empty segment either; too large is harmless.
+            following.largest_timestamp = tail.largest_timestamp
         self._names_are_synced = False
         grown = segments.copy()
         grown[following.base_offset] = following

@@ -1,4 +1,4 @@
-"""A segment: one .log file and its indexes; append, read, seal.
+"""A segment: one .log file and its indexes; append, seal, sync, and look at it.
 
 The tail is one tuple (position, next offset), published by one assignment after the bytes (I2):
 readers take it and need no lock. Appends are the business of one caller at a time (I1).

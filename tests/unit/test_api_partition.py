@@ -341,3 +341,24 @@ def test_delete_before_never_goes_back_and_never_beyond_the_end(partition: Parti
         )
     assert (partition.start_offset, len(partition)) == (20, 10)
     partition.check()
+
+
+class SteppingClock:
+    """A wall clock that somebody sets."""
+
+    now = 1000
+
+    def now_ms(self) -> int:
+        return self.now
+
+
+def test_append_time_does_not_step_back_when_the_partition_was_emptied() -> None:
+    """The largest timestamp was that of the segment in use, and a new one had none."""
+    clock = SteppingClock()
+    with Broker(":memory:", clock=clock, timestamp_type="append") as broker:
+        partition = broker.create_topic("t")[0]
+        partition.append(b"v")
+        partition.delete_before(1)
+        clock.now = 500
+        partition.append(b"v")
+        assert [record.timestamp for record in partition] == [1000]
