@@ -182,6 +182,8 @@ def home_at(path: Any) -> Home:
     """Return the home that a broker's ``path`` means; ConfigError."""
     if isinstance(path, str) and path == MEMORY:
         return Home(MemoryDirectory())
+    if hasattr(path, "root_directory"):  # a disk of one's own, as minilog.testing has
+        return Home(path.root_directory())
     if not (isinstance(path, str) or hasattr(path, "__fspath__")):
         raise ConfigError(f'path is {path!r}; it must be a str, an os.PathLike or ":memory:"')
     if isinstance(path, str) and ("\0" in path or not path):

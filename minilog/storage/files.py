@@ -97,6 +97,12 @@ class Directory(Protocol):
     def lock(self, name: str) -> Lock: ...
 
 
+class Disk(Protocol):
+    """A disk of one's own, which a broker takes in place of a path (``minilog.testing``)."""
+
+    def root_directory(self) -> Directory: ...
+
+
 # ---------------------------------------------------------------- regions
 
 
