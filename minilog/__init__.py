@@ -44,6 +44,7 @@ from minilog.errors import (
     UnknownTopicError,
     UnsupportedFormatError,
 )
+from minilog.groups import Group
 from minilog.partition import Partition
 from minilog.producer import Producer
 from minilog.records import Record, RecordMetadata, Records, TopicPartition
@@ -62,6 +63,7 @@ __all__ = [
     "CorruptionError",
     "FencedError",
     "ForkedError",
+    "Group",
     "GroupError",
     "InvalidPartitionsError",
     "InvalidRecordError",

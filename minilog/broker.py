@@ -23,10 +23,12 @@ from minilog.config import (
     TopicConfig,
     nearest,
 )
+from minilog.coordinator import Coordinator
 from minilog.errors import (
     ClosedError,
     ConfigError,
     ForkedError,
+    GroupError,
     InvalidTopicError,
     ReadOnlyError,
     StorageError,
@@ -34,8 +36,10 @@ from minilog.errors import (
     TopicExistsError,
     UnknownTopicError,
 )
+from minilog.groups import Group, Groups
 from minilog.home import LOCK_FILE, MEMORY, RESERVED_PREFIX, Marks, check_topic_name, home_at
 from minilog.housekeeping import Housekeeper
+from minilog.ledger import LEDGER, SEGMENT_BYTES, Ledger
 from minilog.lifetime import dismiss, enrol
 from minilog.partition import Partition
 from minilog.reports import RecoveryReport
@@ -98,6 +102,8 @@ class Broker(Waiters):
         self._is_marked_clean = False
         self._is_let_go = False
         self._changes = 0
+        self._ledger = Ledger(self)
+        self._coordinators: dict[str, Coordinator] = {}
         self._maps = MapLimit(map_limit())
         self._lock: Lock | None = None
         self._is_in_memory = isinstance(path, str) and path == MEMORY
@@ -128,7 +134,11 @@ class Broker(Waiters):
             self._is_marked_clean = marks is not None
             self._marks = marks or {}
             self._find_topics()
+            if not self._is_marked_clean and LEDGER in self._topics:
+                self._topics[LEDGER][0].open()  # before the topics it is about
             self._recover()
+            if not self._is_marked_clean and LEDGER in self._topics:
+                self._problems += self._ledger.recover()
         except BaseException:
             for topic in self._topics.values():
                 topic.abandon(_not_opened)
@@ -199,13 +209,17 @@ class Broker(Waiters):
             if self._home.topic_directory(name).exists():
                 self._find_again(name)  # made by a call that was interrupted at its end
                 return self.create_topic(name, partitions, exist_ok=exist_ok, **settings)
-            state = TopicState(name, random_id(), partitions, config, {})
-            self._home.make_topic(state, self._clock)
-            topic = Topic(self, self._home.topic_directory(name), state)
-            for number in range(partitions):
-                self._marks[_mark_key(topic, number)] = Log.fresh_mark(0)
-            self._topics[name] = topic
+            topic = self._make_topic(name, partitions, config)
         self.topic_changed()
+        return topic
+
+    def _make_topic(self, name: str, partitions: int, config: TopicConfig) -> Topic:
+        state = TopicState(name, random_id(), partitions, config, {})
+        self._home.make_topic(state, self._clock)
+        topic = Topic(self, self._home.topic_directory(name), state)
+        for number in range(partitions):
+            self._marks[_mark_key(topic, number)] = Log.fresh_mark(0)
+        self._topics[name] = topic
         return topic
 
     def _check_case(self, name: str) -> None:
@@ -220,15 +234,22 @@ class Broker(Waiters):
     def topic(self, name: str) -> Topic:
         """Return the topic of that name; UnknownTopicError."""
         self.check_open()
-        topic: Topic | None = self._topics.get(name) if isinstance(name, str) else None
+        topic = self._find(name)
         if self._config.read_only and (topic is None or topic.is_gone()):
             self._look_again()
-            topic = self._topics.get(name)
+            topic = self._find(name)
         if topic is not None:
             return topic
         if name in self._damaged:
             raise self._damaged[name]
         raise self._unknown(name)
+
+    def _find(self, name: object) -> Topic | None:
+        is_ours = not isinstance(name, str) or name.startswith(RESERVED_PREFIX)
+        if is_ours:
+            return None
+        found: Topic | None = self._topics.get(name)
+        return found
 
     def topic_to_use(self, name: str) -> Topic:
         """Return the topic of that name, made with the defaults where that is allowed."""
@@ -249,7 +270,7 @@ class Broker(Waiters):
         """Remove a topic and its records, for good; UnknownTopicError."""
         with self._guard:
             self.check_writable()
-            if name not in self._topics and name not in self._damaged:
+            if self._find(name) is None and name not in self._damaged:
                 raise self._unknown(name)
             self.before_write()
             topic: Topic | None = self._topics.get(name)
@@ -288,6 +309,58 @@ class Broker(Waiters):
             self._find_topics()
             if len(self._topics) != before:
                 self._changes += 1
+
+    # ------------------------------------------------------------ groups
+
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        """The consumer groups by name: live, sorted, read-only."""
+        self.check_open()
+        return Groups(self)
+
+    def delete_group(self, name: str) -> None:
+        """Forget what a group has committed; GroupError while it has members, or there is none."""
+        self.check_writable()
+        if name not in self.group_names():
+            raise GroupError(f"no group {name!r}{nearest(name, dict.fromkeys(self.group_names()))}")
+        self.coordinator(name).forget()
+        with self._guard:
+            self._coordinators.pop(name, None)
+
+    def group_names(self) -> list[str]:
+        """Return the groups that have committed or have members, sorted."""
+        with self._guard:
+            coordinators = list(self._coordinators.items())
+        members = {name for name, coordinator in coordinators if coordinator.members()}
+        return sorted(members | set(self._ledger.group_names()))
+
+    def coordinator(self, group: str) -> Coordinator:
+        """Return who keeps a group's members."""
+        with self._guard:
+            if group not in self._coordinators:
+                self._coordinators[group] = Coordinator(self, group)
+            return self._coordinators[group]
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where committed offsets are kept."""
+        return self._ledger
+
+    def ledger_partition(self, *, is_writing: bool) -> Partition | None:
+        """Return the internal topic's only partition, made when it is to be written."""
+        if self._config.read_only and LEDGER not in self._topics:
+            self._look_again()
+        with self._guard:
+            topic: Topic | None = self._topics.get(LEDGER)
+            if topic is None and is_writing:
+                self.check_writable()
+                topic = self._make_topic(LEDGER, 1, TopicConfig(segment_bytes=SEGMENT_BYTES))
+            return None if topic is None else topic[0]
+
+    def topic_by_id(self, topic_id: bytes) -> Topic | None:
+        """Return the topic of an id; None when it was deleted."""
+        topics: list[Topic] = list(self._topics.values())
+        return next((topic for topic in topics if topic.id.bytes == topic_id), None)
 
     # ------------------------------------------------------------ durability and closing
 
@@ -505,9 +578,13 @@ class Topics(Mapping[str, Topic]):
         return [name for name in self._broker._topics if not name.startswith(RESERVED_PREFIX)]
 
     def __getitem__(self, name: str) -> Topic:
-        if name not in self._visible():
+        self._broker.check_open()
+        if self._broker.is_read_only:
+            self._broker._look_again()
+        topic = self._broker._find(name)
+        if topic is None:
             raise KeyError(name)
-        return self._broker.topic(name)
+        return topic
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._visible())

@@ -149,9 +149,14 @@ class Deadline:
         )
         self._end = None if timeout is None else self._seconds() + timeout
 
-    def wait(self, lock: threading.Lock, at_most: float | None = None) -> bool:
-        """Wait until ``lock`` can be taken (True), the time is over or ``at_most`` seconds."""
+    def wait(
+        self, lock: threading.Lock, at_most: float | None = None, within: float | None = None
+    ) -> bool:
+        """Wait until ``lock`` can be taken (True), the time is over, ``at_most`` seconds of real
+        time or ``within`` so many by the clock."""
         left = self.seconds_left
+        if within is not None:
+            left = within if left is None else min(left, within)
         if at_most is not None:
             return wait_on_wall(lock, at_most if left is None else min(left, at_most))
         return bool(self._wait(lock, left))

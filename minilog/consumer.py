@@ -1,20 +1,22 @@
 """A consumer: subscribes or is assigned, polls, seeks and iterates.
 
 It keeps a position for each of its partitions and nothing else: reading changes no log, and any
-number of consumers read the same records. This module refuses to know producers and files.
+number of consumers read the same records. What it has to do with a group is ``membership.py``'s.
+This module refuses to know producers and files.
 
-User code (deserializers, callbacks) runs in the thread that polls and under no lock of the
-broker or of a partition; the consumer's own lock may be taken again by the same thread.
+User code runs in the thread that polls: callbacks under no lock, deserializers under the
+consumer's own alone.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, overload
 
 from minilog.arguments import check_whole
+from minilog.assignors import Assignor, check_assignor
 from minilog.broker import Broker
 from minilog.clock import Deadline, Waiters, check_timeout
 from minilog.errors import (
@@ -23,12 +25,13 @@ from minilog.errors import (
     MinilogError,
     UnknownTopicError,
 )
+from minilog.groups import check_group_name
+from minilog.membership import Callback, Membership
 from minilog.partition import Partition
 from minilog.places import Bounds, Deserializer, Place, Places
 from minilog.records import Record, Records, TimestampLike, TopicPartition, timestamp_of
 from minilog.waiting import wait_for_news, wait_for_news_async
 
-Callback = Callable[[list[TopicPartition]], Any]
 TopicPartitionLike = TopicPartition | tuple[str, int]
 
 CHOICES = {
@@ -43,7 +46,11 @@ class Consumer(Waiters):
 
     Without a group it reads every partition of its topics from where ``auto_offset_reset`` says
     (``"earliest"``, ``"latest"`` as it was when the partition was first assigned, or ``"none"``:
-    NoOffsetError) and commits nothing.
+    NoOffsetError) and commits nothing. The members of a ``group`` share the partitions and begin
+    at what was committed. ``assignor`` is ``"sticky"``, ``"range"``, ``"roundrobin"`` or a
+    callable ``(members, partitions) -> {member id: partitions}``, where ``members`` has each
+    member's topics; all members have the same. Whoever gives a ``member_id`` keeps its partitions
+    for ``max_poll_interval_ms`` after it was closed, for a consumer of that name to come.
     """
 
     def __init__(
@@ -52,7 +59,7 @@ class Consumer(Waiters):
         *topics: str | re.Pattern[str],
         group: str | None = None,
         member_id: str | None = None,
-        assignor: str = "sticky",
+        assignor: str | Assignor = "sticky",
         auto_offset_reset: str = "earliest",
         auto_commit: bool = True,
         max_poll_records: int = 500,
@@ -61,36 +68,42 @@ class Consumer(Waiters):
         key_deserializer: Deserializer | None = None,
         value_deserializer: Deserializer | None = None,
     ) -> None:
-        if not isinstance(broker, Broker):
-            raise ConfigError(f"broker is {broker!r}; it must be a minilog.Broker")
-        if group is not None:
-            raise ConfigError(
-                f"group={group!r}: consumer groups are not available in this version yet; "
-                "without a group a consumer reads every partition"
-            )
         _check_choice("auto_offset_reset", auto_offset_reset)
         _check_choice("isolation", isolation)
         check_whole("max_poll_records", max_poll_records, low=1)
         check_whole("max_poll_interval_ms", max_poll_interval_ms, low=1)
-        for name, given in (
-            ("key_deserializer", key_deserializer),
-            ("value_deserializer", value_deserializer),
-        ):
-            if given is not None and not callable(given):
-                raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
+        _check_deserializer("key_deserializer", key_deserializer)
+        _check_deserializer("value_deserializer", value_deserializer)
+        check_assignor(assignor)
+        _check_group(broker, group, member_id)
         super().__init__()
         self._broker = broker
         self._max_poll_records = max_poll_records
         self._lock = threading.RLock()
         self._places = Places(auto_offset_reset, key_deserializer, value_deserializer)
+        self._membership: Membership | None = None
+        if group is not None:
+            self._membership = Membership(
+                broker.coordinator(group),
+                broker.ledger,
+                broker.clock,
+                self._places,
+                self._lock,
+                member_id=member_id,
+                assignor=assignor,
+                max_poll_interval_ms=max_poll_interval_ms,
+                auto_commit=auto_commit,
+            )
         self._names: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
         self._is_assigned = False
         self._callbacks: dict[str, Callback | None] = {}
         self._to_announce: list[TopicPartition] = []
+        self._has_announced = False
         self._seen_changes = -1
         self._is_woken = False
         self._is_closed = False
+        self._is_closing = False
         if topics:
             patterns = [topic for topic in topics if isinstance(topic, re.Pattern)]
             if patterns and len(topics) > 1:
@@ -124,6 +137,8 @@ class Consumer(Waiters):
                 raise ConfigError("this consumer was assigned partitions; unsubscribe() first")
             for name in names:
                 self._broker.topic_to_use(name)
+            if self._membership is not None:
+                self._membership.join(names, pattern, callbacks)
             self._names, self._pattern, self._callbacks = names, pattern, callbacks
             self._places.forget_error()
             self._refresh(is_first=True)
@@ -138,21 +153,33 @@ class Consumer(Waiters):
             found = {tp: self._broker.topic(tp.topic)[tp.partition] for tp in wanted}
             self._is_assigned = True
             self._places.forget_error()
-            self._to_announce += self._places.replace(found, is_first=True)
+            membership = self._membership
+            make = self._places.first_place if membership is None else membership.place_for()
+            self._to_announce += self._places.replace(found, make)
 
     def unsubscribe(self) -> None:
-        """Read nothing any more."""
-        with self._lock:
-            self._check_open()
-            callback = self._callbacks.get("on_revoked")
-            revoked = self._forget()
-        if callback is not None and revoked:
-            callback(revoked)
+        """Read nothing any more; in a group, leave it."""
+        self._check_open()
+        self._leave(commits=True, for_good=True)
 
-    def _forget(self) -> list[TopicPartition]:
-        self._names, self._pattern, self._is_assigned = frozenset(), None, False
-        self._callbacks, self._to_announce = {}, []
-        return self._places.clear()
+    def _leave(self, *, commits: bool, for_good: bool) -> None:
+        """Give all partitions up; whatever the callback raises comes out, and they are gone."""
+        membership = self._membership
+        try:
+            if membership is not None:
+                membership.call_before_leaving(commits)
+            else:
+                callback = self._callbacks.get("on_revoked")
+                gone = sorted(tp for tp, _ in self._places.items())
+                if callback is not None and gone:
+                    callback(gone)
+        finally:
+            with self._lock:
+                self._names, self._pattern, self._is_assigned = frozenset(), None, False
+                self._callbacks, self._to_announce, self._has_announced = {}, [], False
+                self._places.clear()
+            if membership is not None and not self._broker.is_closed:
+                membership.leave(for_good=for_good)
 
     def subscription(self) -> frozenset[str]:
         """Return the names subscribed to, or those the pattern matches now."""
@@ -176,6 +203,9 @@ class Consumer(Waiters):
 
     def _refresh(self, *, is_first: bool = False) -> None:
         """Take in topics and partitions that have come or gone."""
+        if self._membership is not None and not self._is_assigned:
+            self._to_announce += self._membership.refresh()
+            return
         changes = self._broker.changes
         if self._broker.is_read_only:
             changes = -1  # partitions may come in another process: look each time
@@ -192,7 +222,8 @@ class Consumer(Waiters):
                 if not self._is_deleted(name):
                     for partition in self._broker.topic(name):
                         found[TopicPartition(name, partition.index)] = partition
-        self._to_announce += self._places.replace(found, is_first=is_first)
+        make = self._places.first_place if is_first else self._places.later_place
+        self._to_announce += self._places.replace(found, make)
 
     def _is_deleted(self, name: str) -> bool:
         try:
@@ -215,11 +246,7 @@ class Consumer(Waiters):
         deadline = Deadline(self._broker.clock, timeout)
         self._check_open()
         while True:
-            with self._lock:
-                if self._is_closed:
-                    return EMPTY
-                records = self._take(limit)
-            self._announce()
+            records = self._poll_now(limit)
             if records or timeout == 0 or self._was_woken() or deadline.is_over:
                 return records
             self._wait(deadline)
@@ -231,14 +258,16 @@ class Consumer(Waiters):
     ) -> Records:
         """Return records as ``poll`` does, without holding up the event loop."""
         check_timeout(timeout)
+        limit = self._limit(max_records)
         deadline = Deadline(self._broker.clock, timeout)
+        self._check_open()
         while True:
-            records = self.poll(0, max_records=max_records)
-            if records or timeout == 0 or deadline.is_over:
+            records = self._poll_now(limit)
+            if records or timeout == 0 or self._was_woken() or deadline.is_over:
                 return records
             await self._wait_async(deadline)
-            if self._was_woken() or self._is_over():
-                return EMPTY if self._is_over() else self.poll(0, max_records=max_records)
+            if self._is_over():
+                return EMPTY
 
     def _limit(self, max_records: int | None) -> int:
         if max_records is None:
@@ -246,19 +275,47 @@ class Consumer(Waiters):
         check_whole("max_records", max_records, low=1)
         return max_records
 
-    def _take(self, limit: int) -> Records:
+    def _poll_now(self, limit: int) -> Records:
         """Return what there is, up to a number of records, and move the positions behind it."""
-        self._refresh()
-        found = self._places.fetch(limit)
-        for place, _, (_, _, rows) in found:
-            place.position = rows.offsets[-1] + 1
-        return Records(part for _, _, part in found)
+        try:
+            self._begin_poll()
+            with self._lock:
+                if self._is_closed:
+                    return EMPTY
+                found = self._places.fetch(limit)
+                for place, _, (_, _, rows) in found:
+                    place.deliver(rows.offsets[-1] + 1)
+                    place.done = place.position
+            return Records(part for _, _, part in found)
+        finally:
+            self._end_poll()
+
+    def _begin_poll(self) -> None:
+        """Take in what has come and gone, and tell the callbacks, before anything is read."""
+        while not self._is_closed:
+            if self._membership is not None:
+                taken = self._membership.begin_poll()
+                with self._lock:
+                    self._to_announce += taken
+            else:
+                with self._lock:
+                    self._refresh()
+            self._announce()
+            if not self._to_announce:
+                return
+
+    def _end_poll(self) -> None:
+        if self._membership is not None:
+            self._membership.end_poll()
 
     def _announce(self) -> None:
-        """Run ``on_assigned`` for what is new; the assignment stands whatever it raises."""
+        """Run ``on_assigned`` for what is new, and once for who joined a group and has nothing;
+        the assignment stands whatever it raises."""
         callback = self._callbacks.get("on_assigned")
         announced, self._to_announce = self._to_announce, []
-        if callback is not None and announced:
+        is_first = self._membership is not None and not self._has_announced
+        self._has_announced = True
+        if callback is not None and (announced or is_first):
             callback(announced)
 
     # ------------------------------------------------------------ iterate
@@ -316,19 +373,29 @@ class Consumer(Waiters):
     def _yield_now(self, bounds: Bounds | None) -> Iterator[Record]:
         """Yield what there is; each position moves as its record is yielded, not before, so that
         a loop that is left has used up only what it was given."""
-        with self._lock:
-            if self._is_over():
-                return
-            self._refresh()
-            found = self._places.fetch(self._max_poll_records, bounds)
-        self._announce()
+        membership = self._membership
+        try:
+            self._begin_poll()
+            with self._lock:
+                if self._is_over():
+                    return
+                found = self._places.fetch(self._max_poll_records, bounds)
+        finally:
+            self._end_poll()
         for place, due, part in found:
             for record in Records((part,)):
                 with self._lock:
                     if place.position != due or place.is_paused or place.is_given_up:
                         break  # somebody has sought, polled, paused or closed meanwhile
-                    place.position = due = record.offset + 1
+                    place.deliver(record.offset + 1)
+                    due = record.offset + 1
                 yield record
+                if place.position == due:
+                    place.done = due
+                if membership is not None:
+                    if not membership.may_go_on():
+                        return
+                    membership.end_poll()
 
     # ------------------------------------------------------------ waiting
 
@@ -343,12 +410,17 @@ class Consumer(Waiters):
 
     def _announcers(self) -> list[Any]:
         with self._lock:
-            return [self, self._broker, *(place.partition for _, place in self._places.running())]
+            announcers = [self, self._broker]
+            if self._membership is not None:
+                announcers.append(self._membership.coordinator)
+            return [*announcers, *(place.partition for _, place in self._places.running())]
 
     def _has_news(self) -> bool:
         if self._is_woken or self._is_over():
             return True
         with self._lock:
+            if self._membership is not None and self._membership.has_news():
+                return True
             if self._broker.changes != self._seen_changes and self._seen_changes >= 0:
                 return True
             return any(
@@ -357,17 +429,24 @@ class Consumer(Waiters):
             )
 
     def _wait(self, deadline: Deadline) -> None:
-        must_look = self._broker.is_read_only
-        wait_for_news(self._announcers(), self._safe_news, deadline, must_look=must_look)
+        membership = self._membership
+        wait_for_news(
+            self._announcers(),
+            self._safe_news,
+            deadline,
+            must_look=self._broker.is_read_only,
+            within=None if membership is None else membership.seconds_to_news(),
+        )
 
     async def _wait_async(self, deadline: Deadline) -> None:
-        broker = self._broker
+        broker, membership = self._broker, self._membership
         await wait_for_news_async(
             self._announcers(),
             self._safe_news,
             broker.clock,
             deadline,
             must_look=broker.is_read_only,
+            within=None if membership is None else membership.seconds_to_news(),
         )
 
     def _safe_news(self) -> bool:
@@ -409,7 +488,7 @@ class Consumer(Waiters):
         with self._lock:
             moved = [(place, where(place.partition)) for place in self._chosen(tps)]
             for place, position in moved:
-                place.position = position
+                place.seek(position)
             self._places.forget_error()
         self._wake()
 
@@ -420,16 +499,39 @@ class Consumer(Waiters):
             return self._places.position(_topic_partition(tp))
 
     def committed(self, tp: TopicPartitionLike) -> int | None:
-        """Return the group's committed offset; None without one."""
+        """Return the group's committed offset of any partition; None without one."""
         with self._lock:
             self._check_open()
-            _topic_partition(tp)
-            return None
+            named = _topic_partition(tp)
+            if self._membership is None:
+                return None
+            _ = self._broker.topic(named.topic)[named.partition]  # or say that there is none
+            return self._membership.committed(named)
 
-    def commit(self, offsets: object = None) -> None:
-        """Commit what was polled; ConfigError without a group."""
-        self._check_open()
-        raise ConfigError("commit() needs a consumer with a group; without one nothing is kept")
+    def commit(self, offsets: Mapping[TopicPartitionLike, int] | Record | None = None) -> None:
+        """Commit for the group what was polled so far, or the offsets to go on from by partition,
+        or that this record is done.
+
+        CommitError, and nothing is committed, where a partition is not this member's (any more)
+        or an offset is beyond the end; ConfigError without a group.
+        """
+        with self._lock:
+            self._check_open()
+            if self._membership is None:
+                raise ConfigError(
+                    "commit() needs a consumer with a group; without one nothing is kept"
+                )
+            if offsets is None:
+                wanted = self._places.delivered()
+            elif isinstance(offsets, Record):
+                wanted = {TopicPartition(offsets.topic, offsets.partition): offsets.next_offset}
+            elif isinstance(offsets, Mapping):
+                wanted = {_topic_partition(tp): offset for tp, offset in offsets.items()}
+            else:
+                raise TypeError(f"offsets is {offsets!r}; give {{partition: offset}} or a Record")
+            for tp, offset in wanted.items():
+                check_whole(f"offset of {tp.topic}-{tp.partition}", offset)
+            self._membership.commit(wanted)
 
     def pause(self, *tps: TopicPartitionLike) -> None:
         """Leave these partitions out of polls until ``resume``; none named: all."""
@@ -472,17 +574,29 @@ class Consumer(Waiters):
 
     # ------------------------------------------------------------ the end
 
+    @property
+    def member_id(self) -> str | None:
+        """Its name in its group; None while it is not in one."""
+        return None if self._membership is None else self._membership.member.id or None
+
     def close(self) -> None:
-        """End every wait; a waiting poll returns empty, iteration ends."""
+        """End every wait; in a group, commit what polls returned and leave.
+
+        A waiting poll returns empty, iteration ends. With ``auto_commit=False`` nothing is
+        committed. A member that named itself (``member_id``) keeps its partitions for a while.
+        """
+        self._close(commits=True)
+
+    def _close(self, *, commits: bool) -> None:
         with self._lock:
-            if self._is_closed:
+            if self._is_closing:
                 return
-            callback = self._callbacks.get("on_revoked")
+            self._is_closing = True
+        try:
+            self._leave(commits=commits and not self._broker.is_closed, for_good=False)
+        finally:
             self._is_closed = True
-            revoked = self._forget()
-        self._wake()
-        if callback is not None and revoked:
-            callback(revoked)
+            self._wake()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -493,8 +607,30 @@ class Consumer(Waiters):
         self._check_open()
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        self._close(commits=kind is None)  # what failed is delivered again
+
+    def __del__(self) -> None:
+        membership: Membership | None = getattr(self, "_membership", None)
+        if membership is not None and not self._is_closed:
+            membership.drop()
+
+
+def _check_group(broker: object, group: object, member_id: object) -> None:
+    if not isinstance(broker, Broker):
+        raise ConfigError(f"broker is {broker!r}; it must be a minilog.Broker")
+    if group is not None:
+        check_group_name(group)
+        broker.check_writable()  # a group's commits are records
+    if member_id is not None:
+        check_group_name(member_id, "member_id")
+        if group is None:
+            raise ConfigError(f"member_id={member_id!r} needs a group")
+
+
+def _check_deserializer(name: str, given: object) -> None:
+    if given is not None and not callable(given):
+        raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
 
 
 def _check_choice(name: str, given: object) -> None:

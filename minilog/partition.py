@@ -57,6 +57,12 @@ class Partition(SharedLog):
         """One past the last offset that can be read."""
         return self._end(self._opened()).next_offset
 
+    @property
+    def stable_offset(self) -> int:
+        """Up to here ``read_committed`` readers read: the first offset of the oldest open
+        transaction, else the end."""
+        return self.end_offset
+
     def __len__(self) -> int:
         """Return the number of records that can be read."""
         log = self._opened()
@@ -174,6 +180,14 @@ class Partition(SharedLog):
             now_ms = self._now_ms()
             stamp = self._stamp(log, given, now_ms)
             return log.append_single(key, value, encoded, stamp, now_ms), stamp
+
+    def append_unkept(self, value: bytes | None, key: bytes | None) -> int:
+        """Append one record and return its offset, without waiting until it is kept as the sync
+        level has it: ``wait_until_kept`` does that."""
+        offset, _ = self._append_checked(value, key, (), None, None)
+        if self._waiters:
+            self._wake()
+        return offset
 
     def append_many(
         self,

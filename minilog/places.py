@@ -6,7 +6,7 @@ This module refuses to know subscriptions, waiting and threads: its caller holds
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from minilog.errors import (
@@ -27,13 +27,39 @@ EMPTY = Records()
 class Place:
     """A consumer's place in one partition."""
 
-    __slots__ = ("is_given_up", "is_paused", "partition", "position")
+    __slots__ = (
+        "committed",
+        "delivered",
+        "done",
+        "is_given_up",
+        "is_paused",
+        "partition",
+        "position",
+    )
 
     def __init__(self, partition: Partition, position: int | None) -> None:
         self.partition = partition
         self.position = position  # None until the reset policy is asked
+        self.delivered: int | None = None  # up to here records were returned or yielded
+        self.done: int | None = None  # up to here they were processed too, as far as is known
+        self.committed: int | None = None  # what this consumer knows its group to have committed
         self.is_paused = False
         self.is_given_up = False  # what was fetched before is not delivered after
+
+    def deliver(self, position: int) -> None:
+        """Note that the records before ``position`` have been handed out."""
+        self.position = self.delivered = position
+
+    def seek(self, position: int) -> None:
+        """Go elsewhere; what is read again was not done after all."""
+        self.position = position
+        if self.delivered is not None and position < self.delivered:
+            self.delivered = position
+        if self.done is not None and position < self.done:
+            self.done = position
+
+
+Maker = Callable[[TopicPartition, Partition], Place]
 
 
 class Fetched(NamedTuple):
@@ -66,7 +92,11 @@ class Places:
 
     def running(self) -> list[tuple[TopicPartition, Place]]:
         """Return those that are not paused."""
-        return [(tp, place) for tp, place in self._places.items() if not place.is_paused]
+        return [
+            (tp, place)
+            for tp, place in self._places.items()
+            if not (place.is_paused or place.is_given_up)
+        ]
 
     def __getitem__(self, tp: TopicPartition) -> Place:
         place = self._places.get(tp)
@@ -77,17 +107,20 @@ class Places:
             )
         return place
 
-    def replace(
-        self, found: dict[TopicPartition, Partition], *, is_first: bool
-    ) -> list[TopicPartition]:
+    @property
+    def begins_at_end(self) -> bool:
+        """Whether one begins at the end where nothing says otherwise."""
+        return self._reset == "latest"
+
+    def replace(self, found: dict[TopicPartition, Partition], make: Maker) -> list[TopicPartition]:
         """Take these partitions for the present ones, keeping the places of those that stay;
         return those that are new."""
         places: dict[TopicPartition, Place] = {}
         added = []
         for tp, partition in found.items():
             place = self._places.get(tp)
-            if place is None or place.partition is not partition:
-                place = Place(partition, self._first_position(partition, is_first=is_first))
+            if place is None or place.partition is not partition or place.is_given_up:
+                place = make(tp, partition)
                 added.append(tp)
             places[tp] = place
         for tp, place in self._places.items():
@@ -95,22 +128,57 @@ class Places:
         self._places = places
         return added
 
-    def _first_position(self, partition: Partition, *, is_first: bool) -> int | None:
-        """Return where to begin: ``latest`` is pinned now, and is the start of what came later."""
-        if self._reset == "latest":
-            return partition.end_offset if is_first else partition.start_offset
-        return None
+    def first_place(self, tp: TopicPartition, partition: Partition) -> Place:
+        """Return a place for a partition that was there at first: ``latest`` is pinned now."""
+        return Place(partition, partition.end_offset if self.begins_at_end else None)
+
+    def later_place(self, tp: TopicPartition, partition: Partition) -> Place:
+        """Return a place for a partition that came later: ``latest`` is its start, too."""
+        return Place(partition, partition.start_offset if self.begins_at_end else None)
+
+    def give_up(self, tp: TopicPartition) -> bool:
+        """Deliver nothing more of a partition; False when it is not there."""
+        place = self._places.get(tp)
+        if place is not None:
+            place.is_given_up = True
+        return place is not None
 
     def clear(self) -> list[TopicPartition]:
         """Give all places up; return what they were."""
         given_up = list(self._places)
-        self.replace({}, is_first=False)
+        self.replace({}, self.later_place)
         self._error = None
         return given_up
 
     def forget_error(self) -> None:
         """Forget an error that was not told yet: the position it was met at has moved."""
         self._error = None
+
+    # ------------------------------------------------------------ what is done
+
+    def finish(self) -> None:
+        """Count all that was delivered as done, as more is asked for."""
+        for place in self._places.values():
+            place.done = place.delivered
+
+    def delivered(self) -> dict[TopicPartition, int]:
+        """Return up to where records were delivered, of each partition of which any were."""
+        ends = {tp: place.delivered for tp, place in self._places.items()}
+        return {tp: end for tp, end in ends.items() if end is not None}
+
+    def uncommitted(self) -> dict[TopicPartition, int]:
+        """Return what is done and was not committed yet; never less than what was."""
+        return {
+            tp: place.done
+            for tp, place in self._places.items()
+            if place.done is not None and (place.committed is None or place.done > place.committed)
+        }
+
+    def note_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Note what was committed."""
+        for tp, offset in offsets.items():
+            if tp in self._places:
+                self._places[tp].committed = offset
 
     # ------------------------------------------------------------ positions
 

@@ -19,6 +19,7 @@ from minilog.config import MIB, TopicConfig
 from minilog.errors import ReadOnlyError, SyncFailedError
 from minilog.group_sync import GroupSync
 from minilog.storage import CleanMark, End, Log
+from minilog.storage.files import Directory
 from minilog.waiting import wait_for_news
 
 EVERYTHING = 2**63
@@ -38,6 +39,7 @@ class Host(Protocol):
     @property
     def is_sync_always(self) -> bool: ...
     def open_log(self, partition: int) -> Log: ...
+    def partition_directory(self, partition: int) -> Directory: ...
     def before_write(self) -> None: ...
     def refresh(self) -> None: ...
     def start_offset(self, partition: int) -> int: ...
@@ -89,6 +91,11 @@ class SharedLog(Waiters):
         if log.is_dirty() or is_hidden:
             self._sync_until(EVERYTHING)
 
+    def wait_until_kept(self, next_offset: int) -> None:
+        """Return when all below ``next_offset`` is as durable as the sync level promises."""
+        if self._is_sync_always:
+            self._sync_until(next_offset)
+
     def _sync_until(self, next_offset: int) -> None:
         """Return when all below ``next_offset`` is synced; one sync serves all who wait here."""
 
@@ -124,6 +131,11 @@ class SharedLog(Waiters):
         )
 
     # ------------------------------------------------------------ for the broker
+
+    @property
+    def path(self) -> str:
+        """Where its files are, for messages."""
+        return self._host.partition_directory(self._index).path
 
     @property
     def is_open(self) -> bool:

@@ -7,7 +7,7 @@ told as an unfinished end. This module refuses to know frames.
 from __future__ import annotations
 
 from minilog.errors import CorruptionError, StorageError, UnsupportedFormatError
-from minilog.home import BROKER_FILE, home_at
+from minilog.home import BROKER_FILE, RESERVED_PREFIX, home_at
 from minilog.reports import VerifyReport
 from minilog.storage import Problem
 from minilog.storage.files import PathLike
@@ -43,7 +43,8 @@ def verify(path: PathLike) -> VerifyReport:
                 marks.get(f"{state.id}/{number}"),
             )
             problems += found.problems
-            count += found.record_count
+            if not name.startswith(RESERVED_PREFIX):  # what is our own is no record of anybody's
+                count += found.record_count
             size += found.size_bytes
     return VerifyReport(tuple(problems), count, size)
 

@@ -36,14 +36,16 @@ def wait_for_news(
     deadline: Deadline,
     *,
     must_look: bool,
+    within: float | None = None,
 ) -> None:
-    """Return when there may be news or the time is over; ``must_look``: others write the files."""
+    """Return when there may be news or the time is over; ``must_look``: others write the files;
+    ``within`` so many seconds by the clock there is news at any rate."""
     waiter = threading.Lock()
     waiter.acquire()
     with ExitStack() as stack:
         _leave(stack, waiter, announcers)
         if not has_news():
-            deadline.wait(waiter, LOOK_AGAIN_S if must_look else None)
+            deadline.wait(waiter, LOOK_AGAIN_S if must_look else None, within)
 
 
 async def wait_for_news_async(
@@ -53,12 +55,15 @@ async def wait_for_news_async(
     deadline: Deadline,
     *,
     must_look: bool,
+    within: float | None = None,
 ) -> None:
     """Like ``wait_for_news``, without holding up the event loop or needing a thread."""
     import asyncio  # imported here because it is slow to import and most never wait so
 
     waiter = LoopWaiter(asyncio.get_running_loop(), asyncio.Event())
     left = deadline.seconds_left
+    if within is not None:
+        left = within if left is None else min(left, within)
     with ExitStack() as stack:
         _leave(stack, waiter, announcers)
         subscribe = getattr(clock, "subscribe", None)

@@ -44,6 +44,7 @@ ERRORS = [
 NAMES = [
     "Broker",
     "Consumer",
+    "Group",
     "Partition",
     "Producer",
     "Record",

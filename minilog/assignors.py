@@ -1,0 +1,125 @@
+"""Assignors: which member of a group reads which partitions.
+
+Pure functions over plain values, the same for the same input. ``range`` and ``roundrobin`` are
+Kafka's; ``sticky`` is balanced and moves no more than it must (as Kafka's cooperative sticky
+assignor). This module refuses to know members, offsets and time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import cycle
+from typing import Any
+
+from minilog.errors import ConfigError
+from minilog.records import TopicPartition
+
+Topics = Mapping[str, frozenset[str]]  # member id -> the topics it subscribes to
+Shares = dict[str, set[TopicPartition]]  # member id -> its partitions
+Assignor = Callable[[Topics, list[TopicPartition]], Mapping[str, Iterable[Any]]]
+
+
+def assign(
+    assignor: str | Assignor, topics: Topics, partitions: list[TopicPartition], now: Shares
+) -> Shares:
+    """Return who is to read what; ``now`` is who reads what at present.
+
+    ``topics`` and ``partitions`` are sorted. ConfigError when an assignor of the user's gives a
+    partition twice, to nobody's member, or to one that did not subscribe to its topic.
+    """
+    if assignor == "sticky":
+        return _sticky(topics, partitions, now)
+    if assignor == "range":
+        return _range(topics, partitions)
+    if assignor == "roundrobin":
+        return _roundrobin(topics, partitions)
+    assert callable(assignor)
+    return _checked(assignor(dict(topics), list(partitions)), topics, partitions)
+
+
+def check_assignor(given: object) -> None:
+    """Raise ConfigError unless ``given`` names an assignor or is a callable."""
+    if given not in ("range", "roundrobin", "sticky") and not callable(given):
+        raise ConfigError(
+            f"assignor is {given!r}; it must be 'range', 'roundrobin', 'sticky' or a callable "
+            "(members, partitions) -> {member id: partitions}"
+        )
+
+
+def _range(topics: Topics, partitions: list[TopicPartition]) -> Shares:
+    """Topic by topic, neighbours together; the first members get one more where it is uneven."""
+    shares: Shares = {member: set() for member in topics}
+    for topic in sorted({tp.topic for tp in partitions}):
+        members = [member for member, wanted in topics.items() if topic in wanted]
+        if not members:
+            continue
+        own = [tp for tp in partitions if tp.topic == topic]
+        each, rest = divmod(len(own), len(members))
+        start = 0
+        for number, member in enumerate(members):
+            stop = start + each + (number < rest)
+            shares[member].update(own[start:stop])
+            start = stop
+    return shares
+
+
+def _roundrobin(topics: Topics, partitions: list[TopicPartition]) -> Shares:
+    """All partitions in order, one to each member in turn that subscribed to the topic."""
+    shares: Shares = {member: set() for member in topics}
+    turn = cycle(topics)
+    for tp in partitions:
+        if any(tp.topic in wanted for wanted in topics.values()):
+            member = next(member for member in turn if tp.topic in topics[member])
+            shares[member].add(tp)
+    return shares
+
+
+def _sticky(topics: Topics, partitions: list[TopicPartition], now: Shares) -> Shares:
+    """Everybody keeps what they have; what is free goes to who has least; then, while somebody
+    has two more than another who could take one, one moves."""
+    there = set(partitions)
+    shares: Shares = {
+        member: {tp for tp in now.get(member, ()) if tp in there and tp.topic in wanted}
+        for member, wanted in topics.items()
+    }
+
+    def least(topic: str) -> str | None:
+        able = [member for member, wanted in topics.items() if topic in wanted]
+        return min(able, key=lambda member: len(shares[member]), default=None)
+
+    taken = set().union(*shares.values()) if shares else set()
+    for tp in partitions:
+        member = None if tp in taken else least(tp.topic)
+        if member is not None:
+            shares[member].add(tp)
+    is_moving = True
+    while is_moving:  # each move makes the shares more even, so this ends
+        is_moving = False
+        for member in sorted(shares, key=lambda member: -len(shares[member])):
+            for tp in sorted(shares[member], reverse=True):
+                other = least(tp.topic)
+                if other is not None and len(shares[member]) - len(shares[other]) > 1:
+                    shares[member].remove(tp)
+                    shares[other].add(tp)
+                    is_moving = True
+    return shares
+
+
+def _checked(given: Any, topics: Topics, partitions: list[TopicPartition]) -> Shares:
+    """Return what a user's assignor gave, if it may stand."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"the assignor returned {given!r}; it must be {{member: partitions}}")
+    shares: Shares = {member: set() for member in topics}
+    left = set(partitions)
+    for member, share in given.items():
+        if member not in shares:
+            raise ConfigError(f"the assignor gave partitions to {member!r}, who is no member")
+        for tp in share:
+            named = TopicPartition(*tp)
+            if named not in left:
+                raise ConfigError(f"the assignor gave {named} twice, or there is no such one")
+            if named.topic not in topics[member]:
+                raise ConfigError(f"the assignor gave {named} to {member!r}, who did not subscribe")
+            left.remove(named)
+            shares[member].add(named)
+    return shares

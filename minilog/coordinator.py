@@ -1,0 +1,438 @@
+"""A group's coordinator: who is in it, which partitions each member has, and for how long.
+
+Kafka's group coordinator as a class: joining and leaving are calls, and done when they return.
+Every partition has an *owner* and a *target*, the member that the assignor wants to have it. They
+differ only while the owner has yet to give the partition up, which it does inside its own poll:
+until then nobody else has it, so a partition never has two owners. What an owner was never told
+of, it need not give up.
+
+A member that polls no more is out when its ``max_poll_interval_ms`` is over by the broker's
+clock; that is looked at whenever anybody has a question, so no thread is needed. One that named
+itself (*static*) keeps its partitions for that long after it was closed.
+
+Lock order: consumer → coordinator → ledger → broker → partition. No code of the user's runs under
+this lock: assignors are called without it, and what they were asked may have changed meanwhile.
+This module refuses to know positions, callbacks and what has been read.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from minilog.assignors import Assignor, assign
+from minilog.clock import Clock, Waiters
+from minilog.errors import (
+    CommitError,
+    ConfigError,
+    GroupError,
+    UnknownMemberError,
+    UnknownTopicError,
+)
+from minilog.ledger import Ledger, Place
+from minilog.partition import Partition
+from minilog.records import TopicPartition
+from minilog.topic import Topic
+
+
+class Registry(Protocol):
+    """What a coordinator needs of its broker."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def changes(self) -> int: ...
+    @property
+    def topics(self) -> Mapping[str, Topic]: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    def topic(self, name: str) -> Topic: ...
+
+
+class Member:
+    """One consumer, as its group sees it. Only its coordinator changes it."""
+
+    def __init__(
+        self, assignor: str | Assignor, max_poll_interval_ms: int, *, is_latest: bool
+    ) -> None:
+        self.id = ""
+        self.assignor = assignor
+        self.max_poll_interval_ms = max_poll_interval_ms
+        self.is_latest = is_latest  # begins at the end where nothing is committed
+        self.is_static = False
+        self.is_out = True  # not in the group: not yet, no more, or not any longer
+        self.is_replaced = False  # another consumer has taken its name
+        self.names: frozenset[str] = frozenset()
+        self.pattern: re.Pattern[str] | None = None
+        self.topics: frozenset[str] = frozenset()  # those of them that are there
+        self.held: set[TopicPartition] = set()  # what it was told it has
+        self.polls = 0  # of its threads, so many are in a poll
+        self.last_poll_ms = 0
+        self.seen_version = -1
+
+
+class Share(NamedTuple):
+    """What a member has, and what of it it must give up."""
+
+    partitions: dict[TopicPartition, Partition]
+    revoked: list[TopicPartition]
+
+
+class Coordinator(Waiters):
+    """The members of one group and their partitions."""
+
+    def __init__(self, broker: Registry, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self._broker = broker
+        self._lock = threading.Lock()
+        self._members: dict[str, Member] = {}
+        self._partitions: dict[TopicPartition, Partition] = {}
+        self._owners: dict[TopicPartition, Member] = {}
+        self._targets: dict[TopicPartition, Member] = {}
+        self._pins: dict[Place, int] = {}  # where those begin who begin at the end
+        self._dropped: deque[Member] = deque()  # whose consumers nobody refers to any more
+        self._ticket = 0  # changes with what an assignor is asked
+        self._is_due = False  # an assignor must be asked
+        self._named = 0
+        self._seen_changes = -1
+        self.generation = 0
+        self.version = 0  # changes with what anybody has
+
+    # ------------------------------------------------------------ joining and leaving
+
+    def join(self, member: Member, member_id: str | None) -> None:
+        """Take a member in, or take what it subscribes to now; it has its share at once."""
+        with self._lock:
+            self._reap()
+            self._look_at_topics()  # before it is in: partitions that came are late for others
+            for other in self._members.values():
+                if other is not member and other.assignor != member.assignor:
+                    raise ConfigError(
+                        f"group {self.name!r} shares by {other.assignor!r}, this consumer asks for "
+                        f"{member.assignor!r}; all members of a group must ask for the same"
+                    )
+            self._enter(member, member_id)
+        try:
+            self.settle()
+        except BaseException:
+            with self._lock:
+                self._remove(member)
+            raise
+
+    def _enter(self, member: Member, member_id: str | None) -> None:
+        if member.is_out:
+            member.id = member_id or member.id or self._free_id()
+            member.is_static = member_id is not None
+            before = self._members.get(member.id)
+            if before is not None:
+                before.is_out = before.is_replaced = True
+                for tp, owner in self._owners.items():
+                    if owner is before:
+                        self._owners[tp] = self._targets[tp] = member
+            member.is_out = False
+            member.last_poll_ms = self._now_ms()
+            self._members[member.id] = member
+        if member.is_latest:
+            self._pin(self._topics_of(member), is_first=True)
+        self._seen_changes = -1  # what it subscribes to may be new to the group
+        self._look_at_topics()
+        self._change()
+
+    def _free_id(self) -> str:
+        while True:
+            self._named += 1
+            name = f"{self.name}-{self._named:04}"
+            if name not in self._members:
+                return name
+
+    def leave(self, member: Member, *, for_good: bool) -> None:
+        """Let a member go; a static one, unless ``for_good``, keeps its partitions a while."""
+        with self._lock:
+            if member.is_static and not for_good and not member.is_out:
+                member.held.clear()
+                member.polls = 0
+                member.last_poll_ms = self._now_ms()
+                return
+            self._remove(member)
+        self.settle()
+
+    def drop(self, member: Member) -> None:
+        """Note that a member's consumer was lost; no lock is taken, as a collector may call."""
+        self._dropped.append(member)
+        self._wake()
+
+    def _remove(self, member: Member) -> None:
+        member.is_out = True
+        if self._members.get(member.id) is member:
+            del self._members[member.id]
+        self._owners = {tp: owner for tp, owner in self._owners.items() if owner is not member}
+        self._change()
+
+    def _change(self) -> None:
+        self._ticket += 1
+        self._is_due = True
+
+    # ------------------------------------------------------------ sharing out
+
+    def settle(self) -> None:
+        """Share the partitions out anew where members or topics have changed.
+
+        What an assignor of the user's raises comes out, and everybody keeps what they have.
+        """
+        while True:
+            with self._lock:
+                self._reap()
+                self._look_at_topics()
+                if not self._is_due:
+                    return
+                ticket, members = self._ticket, sorted(self._members)
+                topics = {name: self._members[name].topics for name in members}
+                now: dict[str, set[TopicPartition]] = {name: set() for name in members}
+                for tp, owner in self._owners.items():
+                    now[owner.id].add(tp)
+                partitions = sorted(self._partitions)
+                assignor = self._members[members[0]].assignor if members else "sticky"
+            shares = assign(assignor, topics, partitions, now)
+            with self._lock:
+                if ticket == self._ticket:
+                    self._install(shares)
+                    return
+
+    def _install(self, shares: Mapping[str, set[TopicPartition]]) -> None:
+        self._targets = {tp: self._members[name] for name, share in shares.items() for tp in share}
+        for tp in self._partitions:
+            self._hand_over(tp)
+        self._is_due = False
+        self.generation += 1
+        self._announce()
+
+    def _hand_over(self, tp: TopicPartition) -> None:
+        """Give a partition to whom it is meant for, unless somebody was told that it is theirs."""
+        owner, target = self._owners.get(tp), self._targets.get(tp)
+        if owner is target or (owner is not None and tp in owner.held):
+            return
+        if target is None:
+            del self._owners[tp]
+        else:
+            self._owners[tp] = target
+
+    def _announce(self) -> None:
+        self.version += 1
+        self._wake()
+
+    def _reap(self) -> None:
+        """Let those go whose consumers were dropped, or who have not polled for too long."""
+        while self._dropped:
+            member = self._dropped.popleft()
+            if member.is_static:
+                member.held.clear()
+                member.polls = 0
+            else:
+                self._remove(member)
+        now_ms = self._now_ms()
+        for member in list(self._members.values()):
+            if not member.polls and now_ms - member.last_poll_ms >= member.max_poll_interval_ms:
+                self._remove(member)
+
+    def _look_at_topics(self) -> None:
+        """Take in topics and partitions that have come or gone."""
+        changes = self._broker.changes
+        if changes == self._seen_changes:
+            return
+        for member in self._members.values():
+            member.topics = self._topics_of(member)
+        names = {name for member in self._members.values() for name in member.topics}
+        there = {
+            TopicPartition(name, partition.index): partition
+            for name in sorted(names)
+            for partition in self._broker.topic(name)
+        }
+        if there != self._partitions:
+            for tp, owner in list(self._owners.items()):
+                if there.get(tp) is not self._partitions.get(tp):
+                    owner.held.discard(tp)  # deleted, or another topic of the same name
+                    del self._owners[tp]
+            self._partitions = there
+            if any(member.is_latest for member in self._members.values()):
+                self._pin(frozenset(names), is_first=False)
+            self._change()
+        self._seen_changes = changes
+
+    def _topics_of(self, member: Member) -> frozenset[str]:
+        there = self._broker.topics
+        if member.pattern is not None:
+            return frozenset(name for name in there if member.pattern.match(name))
+        return frozenset(name for name in member.names if name in there)
+
+    def _now_ms(self) -> int:
+        return self._broker.clock.now_ms()
+
+    # ------------------------------------------------------------ what a member asks
+
+    def begin_poll(self, member: Member) -> bool:
+        """Note that a member polls; say whether its share may have changed since it last asked."""
+        is_late = (
+            not member.polls and self._now_ms() - member.last_poll_ms >= member.max_poll_interval_ms
+        )
+        if is_late or not self.is_quiet(member):
+            self.settle()
+        member.polls += 1
+        return member.is_out or member.seen_version != self.version
+
+    def end_poll(self, member: Member) -> None:
+        """Note that a member has returned from its poll: from now on it must poll again in time."""
+        member.last_poll_ms = self._now_ms()
+        member.polls = max(member.polls - 1, 0)
+
+    def is_quiet(self, member: Member) -> bool:
+        """Say whether a member's share is what it was when it last took note."""
+        if member.seen_version != self.version or self._dropped or self._is_due:
+            return False
+        if member.is_out or self._broker.changes != self._seen_changes:
+            return False
+        left = self.seconds_to_expiry(member)
+        return left is None or left > 0
+
+    def seconds_to_expiry(self, member: Member) -> float | None:
+        """Return how long it is until another member may be out; None if none may."""
+        now_ms = self._now_ms()
+        ends = [
+            other.last_poll_ms + other.max_poll_interval_ms - now_ms
+            for other in list(self._members.values())
+            if other is not member and not other.polls
+        ]
+        return max(min(ends), 0) / 1000 if ends else None
+
+    def share(self, member: Member, *, is_told: bool = False) -> Share | None:
+        """Return what a member has; None when it is out. ``is_told``: it takes note, so that from
+        now on it must give up itself what it is to lose."""
+        with self._lock:
+            if member.is_out:
+                return None
+            own = {tp: self._partitions[tp] for tp, o in self._owners.items() if o is member}
+            revoked = sorted(tp for tp in member.held if self._targets.get(tp) is not member)
+            if is_told:
+                member.held = set(own)
+                member.seen_version = self.version
+            return Share(own, revoked)
+
+    def release(self, member: Member, revoked: list[TopicPartition]) -> None:
+        """Take partitions from a member that gives them up, and hand them on."""
+        with self._lock:
+            for tp in revoked:
+                member.held.discard(tp)
+                if self._owners.get(tp) is member and self._targets.get(tp) is not member:
+                    self._hand_over(tp)
+            self._announce()
+
+    def check_in(self, member: Member) -> None:
+        """Raise UnknownMemberError when another consumer has taken a member's name."""
+        if member.is_replaced:
+            raise UnknownMemberError(
+                f"another consumer has joined group {self.name!r} as {member.id!r} and has its "
+                "partitions now; close this one"
+            )
+
+    # ------------------------------------------------------------ offsets
+
+    def first_offset(self, tp: TopicPartition, partition: Partition) -> int:
+        """Return where one begins who begins at the end: the same for every member, for good."""
+        with self._lock:
+            return self._pins.get(self.place_of(tp), partition.end_offset)
+
+    def _pin(self, names: frozenset[str], *, is_first: bool) -> None:
+        """Note where the partitions end, or, of those that came later, where they start."""
+        for name in names:
+            topic = self._broker.topic(name)
+            for partition in topic:
+                place = Place(topic.id.bytes, partition.index)
+                if place not in self._pins:
+                    end = partition.end_offset if is_first else partition.start_offset
+                    self._pins[place] = end
+
+    def place_of(self, tp: TopicPartition) -> Place:
+        """Return a partition by the id of its topic; UnknownTopicError."""
+        return Place(self._broker.topic(tp.topic).id.bytes, tp.partition)
+
+    def commit(self, member: Member | None, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit for a member, or for nobody in particular while there are none.
+
+        CommitError where a partition is not the member's or an offset is beyond the end; then
+        nothing is committed.
+        """
+        ledger = self._broker.ledger
+        with self._lock:  # nobody gets a partition between the look and the commit
+            self._reap()
+            for tp, offset in offsets.items():
+                self._check_commit(member, tp, offset)
+            if not offsets:
+                return
+            end = ledger.commit(self.name, {self.place_of(tp): n for tp, n in offsets.items()})
+        ledger.wait_until_kept(end)
+
+    def still_owned(self, member: Member, places: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """Return which of these partitions a member still has."""
+        with self._lock:
+            self._reap()
+            return {tp for tp in places if self._owners.get(tp) is member}
+
+    def _check_commit(self, member: Member | None, tp: TopicPartition, offset: int) -> None:
+        name = f"{tp.topic}-{tp.partition}"
+        if member is None and self._members:
+            raise CommitError(
+                f"offset {offset} of {name} was not committed: group {self.name!r} has members, "
+                "and only they may commit"
+            )
+        if member is not None:
+            self.check_in(member)
+            if member.is_out or self._owners.get(tp) is not member:
+                raise CommitError(
+                    f"offset {offset} of {name} was not committed: the partition is not this "
+                    f"member's ({member.id!r} of group {self.name!r}), or no longer; poll to "
+                    "learn what is"
+                )
+        try:
+            end = self._broker.topic(tp.topic)[tp.partition].end_offset
+        except UnknownTopicError:
+            raise CommitError(f"{name} was not committed: the topic was deleted") from None
+        if offset > end:
+            raise CommitError(
+                f"offset {offset} of {name} was not committed: the partition ends at {end}"
+            )
+
+    # ------------------------------------------------------------ from outside
+
+    def members(self) -> dict[str, frozenset[TopicPartition]]:
+        """Return the members' ids and what each has now."""
+        self.settle()
+        with self._lock:
+            shares: dict[str, set[TopicPartition]] = {name: set() for name in sorted(self._members)}
+            for tp, owner in self._owners.items():
+                shares[owner.id].add(tp)
+        return {name: frozenset(share) for name, share in shares.items()}
+
+    def state(self) -> str:
+        """Return ``"empty"``, ``"rebalancing"`` or ``"stable"``."""
+        self.settle()
+        with self._lock:
+            if not self._members:
+                return "empty"
+            return "stable" if self._owners == self._targets else "rebalancing"
+
+    def forget(self) -> None:
+        """Forget all that was committed; GroupError while there are members."""
+        ledger = self._broker.ledger
+        self.settle()
+        with self._lock:
+            if self._members:
+                raise GroupError(
+                    f"group {self.name!r} cannot be deleted: it has members "
+                    f"({', '.join(self._members)}); close them first"
+                )
+            self._pins.clear()
+            end = ledger.forget(self.name)
+        ledger.wait_until_kept(end)
