@@ -30,6 +30,7 @@ from minilog.errors import (
     ForkedError,
     GroupError,
     InvalidTopicError,
+    MinilogError,
     ReadOnlyError,
     StorageError,
     SyncFailedError,
@@ -43,7 +44,7 @@ from minilog.ledger import LEDGER, SEGMENT_BYTES, Ledger
 from minilog.lifetime import dismiss, enrol
 from minilog.partition import Partition
 from minilog.reports import RecoveryReport
-from minilog.storage import CleanMark, Log, Opening, Problem
+from minilog.storage import CleanMark, Log, Opening, Problem, check_codec
 from minilog.storage.files import Lock, MapLimit, map_limit
 from minilog.topic import Topic, TopicState, check_partition_count, random_id
 
@@ -87,6 +88,7 @@ class Broker(Waiters):
                 f"unknown setting {name!r}{nearest(name, {**BROKER_KNOBS, **TOPIC_KNOBS})}"
             )
         self._topic_defaults = TopicConfig.of(topic_defaults)
+        check_codec(self._topic_defaults.compression)
         self._clock: Clock = SystemClock() if clock is None else clock
         if not callable(getattr(self._clock, "now_ms", None)):
             raise ConfigError(f"clock is {clock!r}; it must have a method now_ms()")
@@ -95,7 +97,7 @@ class Broker(Waiters):
         from sortedcontainers import SortedDict  # here, so that importing minilog stays quick
 
         self._topics: SortedDict = SortedDict()
-        self._damaged: dict[str, StorageError] = {}
+        self._damaged: dict[str, MinilogError] = {}
         self._problems: list[Problem] = []
         self._errors: list[Exception] = []
         self._marks: Marks = {}
@@ -157,11 +159,23 @@ class Broker(Waiters):
     def _find_topics(self) -> None:
         for name, found in self._home.topics():
             if not isinstance(found, StorageError):
-                if name not in self._topics:
+                if name not in self._topics and self._can_decompress(found):
                     self._topics[name] = Topic(self, self._home.topic_directory(name), found)
             elif name not in self._damaged:
                 self._damaged[name] = found
                 self._note(found, f"{self._home.path}/{name}")
+
+    def _can_decompress(self, state: TopicState) -> bool:
+        """Say whether a topic's codec is here; ConfigError when that is found while opening."""
+        try:
+            check_codec(state.config.compression)
+        except ConfigError as error:
+            missing = ConfigError(f"topic {state.name!r}: {error}")
+            if self._refusal is _not_opened:
+                raise missing from None
+            self._damaged[state.name] = missing  # another process has made it since
+            return False
+        return True
 
     def _note(self, error: StorageError, path: str) -> None:
         reason = getattr(error, "reason", str(error))
@@ -194,6 +208,7 @@ class Broker(Waiters):
         check_topic_name(name)
         check_partition_count(partitions)
         config = self._topic_defaults.override(settings)
+        check_codec(config.compression)
         with self._guard:
             self.check_writable()
             if name in self._damaged:

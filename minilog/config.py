@@ -80,7 +80,6 @@ NOT_YET = (
     "delete_retention_ms",
     "min_compaction_lag_ms",
     "min_cleanable_dirty_ratio",
-    "compression",
 )
 
 

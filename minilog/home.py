@@ -19,7 +19,7 @@ from minilog.clock import Clock
 from minilog.errors import ConfigError, CorruptionError, InvalidTopicError, StorageError
 from minilog.storage import CleanMark, Problem
 from minilog.storage.files import UNFINISHED, Directory, disk_directory
-from minilog.storage.format import decode_document, encode_document
+from minilog.storage.format import FORMAT, decode_document, encode_document
 from minilog.storage.memory import MemoryDirectory
 from minilog.topic import TOPIC_FILE, TopicState, make_partitions, random_id
 
@@ -53,11 +53,17 @@ class Home:
     # ------------------------------------------------------------ broker.json
 
     def enter(self) -> None:
-        """Make sure it is a log, making an empty directory one; StorageError."""
+        """Make sure it is a log of this format, making an empty directory one; StorageError.
+
+        One of an older format is from now on closed to the versions that only know that.
+        """
         self.refuse_strangers()
-        if BROKER_FILE not in self.directory.names():
-            content = {"id": str(random_id())}
-            self.directory.replace(BROKER_FILE, encode_document(content))
+        content: dict[str, Any] = {"id": str(random_id())}
+        if BROKER_FILE in self.directory.names():
+            content = self.check()
+            if content["format"] == FORMAT:
+                return
+        self.directory.replace(BROKER_FILE, encode_document({**content, "format": FORMAT}))
 
     def refuse_strangers(self) -> None:
         """Raise StorageError where it is no log and holds other things; nothing is touched."""
@@ -66,8 +72,8 @@ class Home:
         if BROKER_FILE in names or is_stranger:
             self.check()
 
-    def check(self) -> None:
-        """Raise StorageError unless it is a log of a format that is read here."""
+    def check(self) -> dict[str, Any]:
+        """Return what ``broker.json`` says; StorageError unless it is a log that is read here."""
         try:
             data = self.directory.read(BROKER_FILE)
         except FileNotFoundError:
@@ -77,7 +83,7 @@ class Home:
                 f"{self.path} is not a minilog directory: it has no {BROKER_FILE} ({found}). "
                 "Give a directory that minilog made, or a new one"
             ) from None
-        decode_document(data, f"{self.path}/{BROKER_FILE}")
+        return decode_document(data, f"{self.path}/{BROKER_FILE}")
 
     def remove_unfinished(self) -> None:
         """Remove what a crash left half made or half deleted."""

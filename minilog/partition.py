@@ -7,6 +7,7 @@ which key goes where.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 from minilog.arguments import as_list, check_whole, timestamps_of
@@ -28,7 +29,6 @@ from minilog.storage import Log, encode_batch, encode_headers, too_large
 NO_LIMIT = 2**62
 READ_AHEAD = 2048  # records that iteration reads at once
 READ_AHEAD_BYTES = 256 * 1024
-EMPTY = Records()
 
 
 class Partition(SharedLog):
@@ -220,6 +220,7 @@ class Partition(SharedLog):
             listed_columns["headers"],
             each if self._host.config.timestamp_type == "create" else None,
             self._host.config.max_record_bytes,
+            self._host.config.compression,
         )
         with self._lock:
             log = self._writable_log()
@@ -284,10 +285,10 @@ class Partition(SharedLog):
             return records
         deadline = Deadline(self._host.clock, timeout)
         while not records and not deadline.is_over:
-            self._wait_beyond(offset, deadline)
+            self._wait_beyond(records.next_offset, deadline)
             if self._refusal is not None:
-                return EMPTY
-            records = self._read_now(offset, max_records, max_bytes)
+                return records
+            records = self._read_now(records.next_offset, max_records, max_bytes)
         return records
 
     def _read_now(self, offset: int, max_records: int, max_bytes: int) -> Records:
@@ -297,10 +298,10 @@ class Partition(SharedLog):
         if not start <= offset <= end.next_offset:
             raise OffsetOutOfRangeError(self.topic, self._index, offset, start, end.next_offset)
         if offset == end.next_offset:
-            return EMPTY
+            return Records((), offset)
         name, index = self._host.name, self._index
         try:
-            found = log.read(offset, end, max_records, max_bytes)
+            found, following = log.read(offset, end, max_records, max_bytes)
         except FileNotFoundError:
             if self._refusal is not None:
                 raise self._refusal() from None
@@ -312,17 +313,31 @@ class Partition(SharedLog):
             if offset < start:
                 raise OffsetOutOfRangeError(name, index, offset, start, end.next_offset) from None
             raise
-        return Records([(name, index, rows) for rows in found])
+        return Records([(name, index, rows) for rows in found], following)
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records that are there now, and stop."""
-        end = self.end_offset
-        offset = self.start_offset
+        for records in self.read_up_to(self.start_offset, self.end_offset):
+            yield from records
+
+    def read_up_to(
+        self,
+        offset: int,
+        end: int,
+        max_records: int = READ_AHEAD,
+        max_bytes: int = READ_AHEAD_BYTES,
+    ) -> Iterator[Records]:
+        """Yield the records from ``offset`` to ``end`` (exclusive), some at a time.
+
+        What is done with a whole partition is done through here: iterating, tables, replays.
+        """
         while offset < end:
-            records = self._read_now(offset, READ_AHEAD, READ_AHEAD_BYTES)
-            following = records.next_offset
-            yield from records[: end - offset] if following > end else records
-            offset = following
+            records = self._read_now(offset, max_records, max_bytes)
+            offset = records.next_offset
+            if offset > end:
+                records = records[: bisect_left(records.offsets, end)]
+            if records:
+                yield records
 
     def offset_at(self, timestamp: TimestampLike) -> int | None:
         """Return the earliest offset whose timestamp is at or after ``timestamp``; None if none."""

@@ -22,7 +22,7 @@ from minilog.errors import (
 )
 from minilog.partition import Partition
 from minilog.records import BytesLike, bytes_of
-from minilog.storage import Log
+from minilog.storage import Log, check_codec
 from minilog.storage.files import Directory
 from minilog.storage.format import decode_document, encode_document
 
@@ -171,7 +171,9 @@ class Topic:
         with self._owner.guard:
             self._check_open()
             self._owner.check_writable()
-            self._save(self._state._replace(config=self.config.override(settings)))
+            config = self.config.override(settings)
+            check_codec(config.compression)
+            self._save(self._state._replace(config=config))
             for partition in self._partitions:
                 partition.configure()
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import minilog
-from minilog import Broker
+from minilog import Broker, ConfigError
+from minilog.storage import check_codec
 from minilog.testing import ManualClock
 
 PACKAGE_ROOT = Path(minilog.__file__).parent.parent
@@ -40,6 +41,26 @@ def broker(location: Path | str) -> Iterator[Broker]:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(start_ms=1_700_000_000_000)
+
+
+@pytest.fixture
+def need_codec() -> Callable[[str], str]:
+    """Skips the test, visibly, where the package of a codec is not installed."""
+
+    def need(compression: str) -> str:
+        try:
+            check_codec(compression)
+        except ConfigError as error:
+            pytest.skip(str(error))
+        return compression
+
+    return need
+
+
+@pytest.fixture(params=["gzip", "lz4", "zstd"])
+def compression(request: pytest.FixtureRequest, need_codec: Callable[[str], str]) -> str:
+    """Each way to compress that is installed."""
+    return need_codec(request.param)
 
 
 @pytest.fixture

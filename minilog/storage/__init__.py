@@ -6,6 +6,7 @@ Floor plan, each room knowing only those above it:
     memory.py     the same in memory
     checksum.py   CRC-32C, without what its package imports
     format.py     THE on-disk format: spec, structs, checksums
+    codecs.py     compressing the body of a batch, and a bounded way back
     columns.py    batches of many records by column: what they are, and decoding them
     batch.py      making them
     singles.py    runs of records that were appended one by one
@@ -34,6 +35,7 @@ I8  Frames tile the offsets: one begins where the one before it ended.
 """
 
 from minilog.storage.batch import Batch, encode_batch, too_large
+from minilog.storage.codecs import check_codec
 from minilog.storage.format import encode_headers
 from minilog.storage.log import End, Log, Opening
 from minilog.storage.recovery import CleanMark, Problem
@@ -45,6 +47,7 @@ __all__ = [
     "Log",
     "Opening",
     "Problem",
+    "check_codec",
     "encode_batch",
     "encode_headers",
     "too_large",

@@ -17,6 +17,7 @@ from minilog.errors import RecordTooLargeError
 from minilog.records import HeadersLike, bytes_of, headers_of
 from minilog.storage import format as f
 from minilog.storage.checksum import crc32c
+from minilog.storage.codecs import LARGEST_BODY, codec_of
 from minilog.storage.columns import BODY, HEADER, little_endian
 
 
@@ -30,12 +31,14 @@ class Batch(NamedTuple):
     value_bytes: int
     header_bytes: int
     body: tuple[bytes, ...]
-    body_bytes: int
+    body_bytes: int  # before compression
+    codec: int = 0
 
     @property
     def frame_bytes(self) -> int:
         """Bytes of the frame this becomes."""
-        return BODY + self.body_bytes + f.CRC_SIZE
+        stored = len(self.body[0]) if self.codec else self.body_bytes
+        return BODY + stored + f.CRC_SIZE
 
 
 class _Column(NamedTuple):
@@ -64,8 +67,9 @@ def encode_batch(
     headers: Sequence[HeadersLike | None] | None,
     timestamps: Sequence[int] | None,
     max_record_bytes: int,
+    compression: str = "none",
 ) -> Batch:
-    """Return records as a batch; values, keys and headers are checked and copied.
+    """Return records as a batch; values, keys and headers are checked, copied and compressed.
 
     TypeError for what is not bytes, RecordTooLargeError for a record beyond ``max_record_bytes``
     or a batch beyond what one frame holds.
@@ -80,7 +84,20 @@ def encode_batch(
         if not any(header_blobs):
             header_blobs = None
     _check_sizes(key_column, value_column, header_blobs, max_record_bytes)
-    return _join(key_column, value_column, header_blobs, timestamps)
+    return compressed(_join(key_column, value_column, header_blobs, timestamps), compression)
+
+
+def compressed(batch: Batch, compression: str) -> Batch:
+    """Return a batch with its body compressed; as it is where that does not make it smaller,
+    and where there is but one record in it or more than a reader should have to hold."""
+    is_one = batch.record_count < 2
+    if compression == "none" or batch.codec or is_one or batch.body_bytes > LARGEST_BODY:
+        return batch
+    codec = codec_of(compression)
+    body = codec.compress(b"".join(batch.body))
+    if len(body) >= batch.body_bytes:
+        return batch
+    return batch._replace(body=(body,), codec=codec.number)
 
 
 def _column(what: str, items: Sequence[object]) -> _Column:

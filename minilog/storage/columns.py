@@ -19,6 +19,9 @@ and from byte 88 with the columns that its flags name, each starting at a multip
     header offsets   u32[count + 1] into the headers              flag 8192
     keys, values, headers: each joined
 
+With a codec in the prefix, all from byte 88 to the checksum is those columns compressed; what is
+decompressed must be as long as the header says and the columns add up to, which is known before.
+
 Where all keys (or values) have one length there are no offsets: a quarter less to write, to check
 and to decode for the commonest of logs, and Arrow has a type for it too.
 
@@ -34,9 +37,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise, repeat
 from struct import Struct
+from weakref import ref
 
 from minilog.records import Headers
 from minilog.storage import format as f
+from minilog.storage.codecs import LARGEST_BODY, decompress
 from minilog.storage.files import Region
 
 HEADER = Struct("<IqqiiIIIIq")
@@ -174,8 +179,11 @@ class ColumnRows:
 class ColumnsFrame:
     """A columns frame in a region: where its columns are, and rows cut from them.
 
-    ``is_sound`` is False when its parts do not add up to its size; then nothing else is.
+    ``is_sound`` is False when its parts do not add up to its size; then nothing else is. A
+    compressed one gives its count, and from ``unpack`` the frame to read.
     """
+
+    _unpacked: ref[ColumnsFrame] | None = None
 
     def __init__(self, prefix: f.Prefix, region: Region, position: int) -> None:
         head = region[position + f.PREFIX_SIZE : position + BODY]
@@ -184,12 +192,14 @@ class ColumnsFrame:
             return
         count, _, _, _, _, key_bytes, value_bytes, header_bytes, body, _ = HEADER.unpack(head)
         self.count: int = count
+        self.body_bytes: int = body
         self._prefix = prefix
-        self._region = region
+        self._region: Region | bytes = region
+        self._position = position
         self._key_bytes = key_bytes
         self._value_bytes = value_bytes
         self._at: dict[str, int] = {}
-        end = position + BODY
+        start = end = 0 if prefix.codec else position + BODY
         flags = prefix.flags
         offsets_size = 4 * (count + 1)
         has_keys = bool(flags & f.KEYS)
@@ -209,8 +219,28 @@ class ColumnsFrame:
             if is_there:
                 self._at[name] = end
                 end += f.aligned(size)
-        adds_up = end + f.CRC_SIZE == position + prefix.size and body == end - position - BODY
-        self.is_sound = adds_up and count <= prefix.extent
+        stored = prefix.size - BODY - f.CRC_SIZE
+        fits = 0 <= body <= LARGEST_BODY if prefix.codec else body == stored
+        self.is_sound = fits and body == end - start and count <= prefix.extent
+
+    @property
+    def unpacked(self) -> ColumnsFrame | None:
+        """What ``unpack`` returned before, if somebody keeps it still."""
+        return None if self._unpacked is None else self._unpacked()
+
+    def unpack(self) -> ColumnsFrame | None:
+        """Return a compressed frame, whose checksum is right, as one that can be read; None when
+        it is not what it says. ConfigError where its codec is missing."""
+        start = self._position + BODY
+        stop = self._position + self._prefix.size - f.CRC_SIZE
+        body = decompress(self._prefix.codec, self._region[start:stop], self.body_bytes)
+        if body is None:
+            return None
+        frame = ColumnsFrame.__new__(ColumnsFrame)
+        frame.__dict__.update(self.__dict__)
+        frame._region = body
+        self._unpacked = ref(frame)
+        return frame
 
     def row_at(self, offset: int) -> int:
         """Return the number of the first row at or after ``offset``; the count if there is none."""

@@ -1,4 +1,4 @@
-"""THE on-disk format, version 1: spec, structs, checksums. (Columnar bodies: ``columns.py``.)
+"""THE on-disk format, version 2: spec, structs, checksums. (Columnar bodies: ``columns.py``.)
 
 Grammar. All numbers are little-endian; every frame starts at a multiple of 8 bytes.
 
@@ -7,6 +7,7 @@ Grammar. All numbers are little-endian; every frame starts at a multiple of 8 by
     single   := prefix [extension] key value headers crc      a batch of one record
     columns  := prefix columns-header body crc                a batch of many
     seal     := prefix last-append count crc                  the segment will not change again
+    (a single or columns frame with the control flag is not for readers: they step over it)
     zero     := 8 bytes of 0, as space is reserved ahead: where a frame should start, the end
 
 Header, 64 bytes:
@@ -23,7 +24,7 @@ Prefix, 36 bytes; the same for every frame:
      4  single: length of the key, -1 = null · columns: offsets covered · seal: 0  i32
      8  offset of the first record · seal: the end offset                          i64
     16  timestamp · columns: the largest · seal: the segment's largest (-1: none)  i64
-    24  codec of the body (0 = none)      u8   28  writer epoch                    u32
+    24  codec, columns only (2)           u8   28  writer epoch                    u32
     25  zero                              u8   32  durable: bytes of this segment
     26  flags                            u16       known synced, in units of 8     u32
 
@@ -31,6 +32,8 @@ Flags:  1 columns · 2 seal · 4 the value is null · 8 has extension · 16 appe
         32 transactional · 64 control · 128 some key is not null · 256 keys of one length
         512 key validity · 1024 values of one length · 2048 value validity · 4096 timestamps
         8192 headers · 16384 offset deltas
+
+Codecs of a body: 0 none · 1 gzip (RFC 1952) · 2 LZ4 block · 3 zstd (RFC 8878).
 
 Extension of a single, 24 bytes: producer id i64, sequence i64, producer epoch i32, bytes of
 headers u32. The value's length is what the size leaves. Columns header, 64 bytes: see
@@ -48,6 +51,13 @@ does not begin where it should is damage.
 
 A version that is newer says so in the header (whose checksum is right): UnsupportedFormatError.
 A header whose checksum is wrong is damage. Frames are read all the same: they prove themselves.
+A single's headers, key and value are never compressed; a batch that would not shrink is not.
+
+Version 2 adds to 1: codecs, frames with the control flag, offset deltas. A directory of version 1
+is read as it is. Opened for writing it becomes one of version 2 before anything else changes:
+``broker.json`` says so, so that an older minilog refuses it and does not take what it cannot read
+for damage. Segments and documents written before keep their 1, and what is appended to such a
+segment may be of version 2 all the same.
 
 Worked example (``tests/unit/test_format.py`` checks it). Key ``b"k"``, value ``b"hello"``, offset
 7, timestamp 1000 ms, epoch 1, durable 64 bytes, at position 64 with seed 0:
@@ -68,7 +78,8 @@ from minilog.errors import CorruptionError, InvalidRecordError, UnsupportedForma
 from minilog.records import Headers
 from minilog.storage.checksum import crc32c
 
-FORMAT = 1
+FORMAT = 2
+CODECS = 3  # the largest number of one
 MAGIC = b"minilog\0"
 HEADER_SIZE = 64
 PREFIX_SIZE = 36
@@ -288,7 +299,9 @@ def is_plausible(fields: tuple[int, ...], room: int) -> bool:
     ``room`` is how many bytes the segment has from here on.
     """
     size, extent, _, _, codec, zero, flags, _, _ = fields
-    if size < SINGLE_OVERHEAD or size > room or zero or codec:
+    if size < SINGLE_OVERHEAD or size > room or zero:
+        return False
+    if codec and (codec > CODECS or not flags & COLUMNS or flags & SEAL):
         return False
     if not flags & (COLUMNS | SEAL | EXTENDED):
         return -1 <= extent <= size - SINGLE_OVERHEAD

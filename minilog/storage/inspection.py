@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from minilog.errors import CorruptionError, UnsupportedFormatError
+from minilog.errors import ConfigError, CorruptionError, UnsupportedFormatError
 from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.columns import ColumnsFrame
@@ -117,7 +117,7 @@ def _walk(
                 is_sealed = True
                 break
             largest = max(largest, prefix.timestamp)
-            count += _record_count(prefix, region, start)
+            count += _record_count(prefix, region, start, path, problems)
         used = scan.last_used(region, position, size)
         found = None
         if used > position and not is_sealed:
@@ -129,10 +129,25 @@ def _walk(
         position, due = found[0], found[1].offset
 
 
-def _record_count(prefix: f.Prefix, region: Region, position: int) -> int:
-    if prefix.flags & f.COLUMNS:
-        return ColumnsFrame(prefix, region, position).count
-    return 1
+def _record_count(
+    prefix: f.Prefix, region: Region, position: int, path: str, problems: list[Problem]
+) -> int:
+    """Return how many records readers see in a frame; what they cannot see is a problem."""
+    if prefix.flags & f.CONTROL:
+        return 0
+    if not prefix.flags & f.COLUMNS:
+        return 1
+    frame: ColumnsFrame | None = ColumnsFrame(prefix, region, position)
+    reason = "these records are not what their frame says, though its checksum is right"
+    if frame is not None and frame.is_sound and prefix.codec:
+        try:
+            frame = frame.unpack()
+        except ConfigError as error:
+            frame, reason = None, str(error)
+    if frame is None or not frame.is_sound:
+        problems.append(Problem(path, position, prefix.offset, reason))
+        return 0
+    return frame.count
 
 
 def _inspect_index(

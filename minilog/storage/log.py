@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from minilog.config import TopicConfig
-from minilog.errors import CorruptionError
+from minilog.errors import ConfigError, CorruptionError
 from minilog.records import LATEST_TIMESTAMP, Rows
 from minilog.storage import format as f
 from minilog.storage.batch import Batch
@@ -280,10 +280,14 @@ class Log:
 
     # ------------------------------------------------------------ read
 
-    def read(self, offset: int, end: End, max_records: int, max_bytes: int) -> list[Rows]:
-        """Return records from ``offset`` on, up to ``end``; the first one always.
+    def read(
+        self, offset: int, end: End, max_records: int, max_bytes: int
+    ) -> tuple[list[Rows], int]:
+        """Return records from ``offset`` on, up to ``end``, the first one always; and the offset
+        to read on at, which is beyond the last of them where what follows is not for readers.
 
-        ``offset`` is within the log and before its end. CorruptionError when it is in damage.
+        ``offset`` is within the log and before its end. CorruptionError when it is in damage,
+        ConfigError when a package to decompress it is missing.
         """
         segments, tail = self._view
         looks = 0 if self._place.is_writable else LOOKS
@@ -304,19 +308,16 @@ class Log:
                 raise self._gap(segment, limit, following, offset)
             budget = Budget(max_records, max_bytes, is_first=not found)
             try:
-                rows, max_bytes = read(segment.view(limit[0]), offset, limit, budget)
-            except CorruptionError:
+                rows, max_bytes, offset = read(segment.view(limit[0]), offset, limit, budget)
+            except (CorruptionError, ConfigError):
                 if found:
-                    break  # what is before the damage first; the next read meets it
+                    break  # what is before it first; the next read meets it
                 raise
-            if not rows:
-                break
             found += rows
             max_records -= sum(map(len, rows))
-            offset = rows[-1].offsets[-1] + 1
-            if offset < limit[1] or max_bytes <= 0:
+            if (offset < limit[1] and found) or max_bytes <= 0:
                 break
-        return found
+        return found, offset
 
     @staticmethod
     def _floor(segments: SortedDict, offset: int) -> tuple[Segment, int | None]:

@@ -1,9 +1,9 @@
 """Reading a segment: find the frame of an offset, return records, find one by time.
 
 Functions over a ``View``, an immutable look at one mapped segment: it stays readable whatever
-happens to the segment meanwhile (I7). Every frame is checked before a byte of it is returned, and
-that the frames tile the offsets (I8) is checked on the way; damage raises CorruptionError with
-where it is and where reading can go on.
+happens to the segment meanwhile (I7). Every frame is checked before a byte of it is returned or
+decompressed, and that the frames tile the offsets (I8) is checked on the way; damage raises
+CorruptionError with where it is and where reading can go on. Control frames are stepped over.
 
 This module refuses to know how frames get there, and other segments.
 """
@@ -12,18 +12,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from minilog.errors import CorruptionError
+from minilog.errors import ConfigError, CorruptionError
 from minilog.records import Rows
 from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.columns import ColumnsFrame
 from minilog.storage.files import Region
 from minilog.storage.index import Index
-from minilog.storage.singles import Budget, read_run
+from minilog.storage.singles import Budget, SingleRows, read_run
 
 RUN_RECORDS = 1024  # how many records of a run are decoded before looking again
 REMEMBERED_FRAME = 8 * 1024  # only larger frames are remembered as checked,
 REMEMBERED_FRAMES = 4096  # and not more of them than this
+UNPACKED_FRAMES = 16  # of all segments, those decompressed last are kept, as a part of each was
+UNPACKED_BYTES = 32 * 1024 * 1024  # read; not more of them than this, but for the very last
 
 Tail = tuple[int, int]
 
@@ -67,11 +69,33 @@ class Taken(NamedTuple):
     is_cut: bool  # the budget is used up
 
 
-def read(view: View, offset: int, end: Tail, budget: Budget) -> tuple[list[Rows], int]:
-    """Return records from ``offset`` on, up to the tail ``end``, and the bytes still to spare.
+class Unpacked:
+    """The frames that were decompressed last: a batch read in small parts is so only once."""
+
+    def __init__(self) -> None:
+        self._frames: tuple[ColumnsFrame, ...] = ()
+
+    def keep(self, frame: ColumnsFrame) -> None:
+        """Keep a frame until others have taken its room; what two threads do here at once may
+        cost one of them its place, and no more."""
+        if self._frames and self._frames[-1] is frame:
+            return
+        kept = [*(other for other in self._frames if other is not frame), frame]
+        size = sum(other.body_bytes for other in kept)
+        while len(kept) > UNPACKED_FRAMES or (size > UNPACKED_BYTES and len(kept) > 1):
+            size -= kept.pop(0).body_bytes
+        self._frames = tuple(kept)
+
+
+UNPACKED = Unpacked()
+
+
+def read(view: View, offset: int, end: Tail, budget: Budget) -> tuple[list[Rows], int, int]:
+    """Return records from ``offset`` on, up to the tail ``end``, the bytes still to spare, and
+    the offset to read on at.
 
     Nothing to spare means that a limit was met. CorruptionError when the frame that ``offset`` is
-    in is damaged.
+    in is damaged, ConfigError when the package that decompresses it is missing.
     """
     place = _locate(view, offset, end)
     found = _read_from(view, place, offset, end, budget)
@@ -86,7 +110,7 @@ def read(view: View, offset: int, end: Tail, budget: Budget) -> tuple[list[Rows]
 
 def _read_from(
     view: View, place: Found, offset: int, end: Tail, budget: Budget
-) -> tuple[list[Rows], int] | None:
+) -> tuple[list[Rows], int, int] | None:
     """Return records from the frame at a place on; None when that one is damaged."""
     position, due, prefix, _ = place
     found: list[Rows] = []
@@ -96,14 +120,21 @@ def _read_from(
             prefix = scan.prefix_at(view.region, position, end[0])
         if prefix is None or prefix[2] != due or prefix[6] & f.SEAL:
             taken = None
+        elif prefix[6] & f.CONTROL:
+            taken = _step_over(view, position, prefix)
         elif prefix[6] & f.COLUMNS:
             budget = Budget(left, bytes_left, is_first)
-            taken = _take_columns(view, position, prefix, offset, budget)
+            try:
+                taken = _take_columns(view, position, prefix, offset, budget)
+            except ConfigError:
+                if due == place.due:
+                    raise
+                break  # what is before first; the next read says which package is missing
         else:
             budget = Budget(left, bytes_left, is_first)
             taken = _take_singles(view, position, prefix, end[0], budget)
         if taken is None:
-            return (found, bytes_left) if found else None  # the next read meets the damage
+            break  # what is before first; the next read meets the damage
         rows, frame_bytes, record_bytes, due, is_cut = taken
         if len(rows):
             found.append(rows)
@@ -111,12 +142,20 @@ def _read_from(
             bytes_left -= record_bytes
             is_first = False
         if is_cut:
-            return found, 0
+            return found, 0, due
         position += frame_bytes
         prefix = None
-    if not found and due < end[1]:
-        return None  # the file ends before its offsets do
-    return found, bytes_left
+    if due == place.due < end[1]:
+        return None  # damage, or the file ends before its offsets do
+    return found, bytes_left, due
+
+
+def _step_over(view: View, position: int, prefix: f.Prefix) -> Taken | None:
+    """Return nothing of a control frame: what it says is not for readers; None when damaged."""
+    if not scan.is_whole(view.region, prefix, position, view.seed):
+        return None
+    rows = SingleRows(range(0), [], [], [], None)
+    return Taken(rows, f.aligned(prefix.size), 0, prefix.next_offset, is_cut=False)
 
 
 def _take_singles(
@@ -139,33 +178,50 @@ def _take_columns(
     view: View, position: int, prefix: f.Prefix, offset: int, budget: Budget
 ) -> Taken | None:
     """Return rows of the columns frame at ``position``; None when it is damaged."""
-    frame = view.checked.get(position)
-    is_known = frame is not None
+    known = view.checked.get(position)
+    kept = known or ColumnsFrame(prefix, view.region, position)
+    if not kept.is_sound:
+        return None
+    frame = _unpacked(view, position, prefix, kept) if prefix[4] else kept
     if frame is None:
-        frame = ColumnsFrame(prefix, view.region, position)
-        if not frame.is_sound:
-            return None
+        return None
     start = frame.row_at(offset)
     stop = min(start + budget.records, frame.count)
-    if prefix.size > budget.bytes:
+    if frame.body_bytes > budget.bytes:
         stop = min(stop, frame.stop_within(start, budget.bytes, at_least=budget.is_first))
     # A read of a part of a large frame need not check all of it each time (40 us a MB); one of
-    # all of it does.
-    is_part = prefix.size > REMEMBERED_FRAME and stop - start < frame.count
-    if not (is_part and is_known):
-        if not scan.is_whole(view.region, prefix, position, view.seed):
-            return None
-        if is_part:
-            if len(view.checked) >= REMEMBERED_FRAMES:
-                view.checked.clear()
-            view.checked[position] = frame
-    return Taken(
-        frame.rows(start, stop),
-        f.aligned(prefix.size),
-        frame.size_before(stop) - frame.size_before(start),
-        prefix.next_offset,
-        is_cut=stop < frame.count,
-    )
+    # all of it does. A compressed one was checked before it was decompressed.
+    is_part = stop - start < frame.count and (prefix.size > REMEMBERED_FRAME or frame is not kept)
+    is_checked = frame is not kept or (is_part and known is not None)
+    if not is_checked and not scan.is_whole(view.region, prefix, position, view.seed):
+        return None
+    if is_part:
+        _remember(view, position, kept, frame)
+    rows = frame.rows(start, stop)
+    size = frame.size_before(stop) - frame.size_before(start)
+    if stop < frame.count:
+        following = rows.offsets[-1] + 1 if stop > start else prefix.offset
+        return Taken(rows, 0, size, following, is_cut=True)
+    return Taken(rows, f.aligned(prefix.size), size, prefix.next_offset, is_cut=False)
+
+
+def _unpacked(
+    view: View, position: int, prefix: f.Prefix, packed: ColumnsFrame
+) -> ColumnsFrame | None:
+    """Return a compressed frame to read from; None when it is damaged."""
+    frame = packed.unpacked
+    if frame is None and scan.is_whole(view.region, prefix, position, view.seed):
+        frame = packed.unpack()
+    return frame
+
+
+def _remember(view: View, position: int, kept: ColumnsFrame, frame: ColumnsFrame) -> None:
+    """Remember a frame that was checked, and what it was decompressed to."""
+    if len(view.checked) >= REMEMBERED_FRAMES:
+        view.checked.clear()
+    view.checked[position] = kept
+    if frame is not kept:
+        UNPACKED.keep(frame)
 
 
 def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> Found:
@@ -245,10 +301,15 @@ def _locate_past_damage(view: View, offset: int, end: Tail) -> Found:
 
 def _damage(view: View, position: int, due: int, end: Tail) -> CorruptionError:
     """Return the error for a frame at ``position`` that should hold offset ``due``."""
-    found = scan.find_frame(view.region, position + 8, end[0], view.seed, due + 1, end[1])
+    prefix = scan.prefix_at(view.region, position, end[0])
+    reason = "the bytes of these records have changed: they fail their checksum"
+    following = position + 8
+    if prefix and prefix.offset == due and scan.is_whole(view.region, prefix, position, view.seed):
+        reason = "these records are not what their frame says, though its checksum is right"
+        following = position + f.aligned(prefix.size)
+    found = scan.find_frame(view.region, following, end[0], view.seed, due + 1, end[1])
     return CorruptionError(
-        "the bytes of these records have changed: they fail their checksum. Read on from the end "
-        "of the damage, or restore the file from a copy",
+        f"{reason}. Read on from the end of the damage, or restore the file from a copy",
         path=view.path,
         position=position,
         offset=due,
@@ -270,11 +331,14 @@ def offset_at(view: View, timestamp: int, lowest: int, end: Tail) -> int | None:
         position, due = max((position, due), (place.position, place.due))
     for at, prefix in scan.walk(region, position, due, end[0], view.seed):
         position, due = at + f.aligned(prefix.size), prefix.next_offset
-        if prefix.timestamp < timestamp or prefix.flags & f.SEAL:
+        if prefix.timestamp < timestamp or prefix.flags & (f.SEAL | f.CONTROL):
             continue
         if not prefix.flags & f.COLUMNS:
             return prefix.offset
-        frame = ColumnsFrame(prefix, region, at)
+        kept = view.checked.get(at) or ColumnsFrame(prefix, region, at)
+        frame = _unpacked(view, at, prefix, kept) if prefix.codec and kept.is_sound else kept
+        if frame is None or not frame.is_sound:
+            raise _damage(view, at, prefix.offset, end)
         row = frame.row_at_time(timestamp, frame.row_at(lowest))
         if row is not None:
             return frame.rows(row, row + 1).offsets[0]

@@ -306,7 +306,8 @@ class Segment:
     def append_batch(self, batch: Batch, timestamp: int, now_ms: int) -> None:
         """Append a batch, where ``make_room`` has made room for it."""
         position, offset = self.tail
-        context = f.context_of(self._epoch, self.durable, batch.flags | self._flags)
+        flags = batch.flags | self._flags
+        context = f.context_of(self._epoch, self.durable, flags, batch.codec)
         frame = encode_frame(batch, offset, timestamp, context, self.seed, position)
         self.append_frame(frame, position, offset + batch.record_count, timestamp, now_ms)
 

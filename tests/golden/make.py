@@ -2,9 +2,11 @@
 
     python tests/golden/make.py FORMAT
 
-makes ``format-N`` (a log that was closed), ``damaged-N`` (the same with bytes changed) and
-``future`` (of a format that this version does not know) beside this file, unless they are there:
-a golden directory is never made anew. What is in them is said here, once, for the test to compare.
+makes ``format-N`` (a log that was closed), ``damaged-N`` (the same with bytes changed), for every
+codec of a package ``packed-CODEC-N``, and ``future`` (of a format that this version does not know)
+beside this file, unless they are there: a golden directory is never made anew. That of an older
+format was written by the version that wrote it.
+ What is in them is said here, once, for the test to compare.
 It refuses to know how anything is stored, but for the one byte it changes and the one number.
 """
 
@@ -48,6 +50,13 @@ VARIABLE_STAMPS = [START_MS + (number * 37) % 100 for number in range(15)]
 AUDIT = [b"%d " % number * (number * 5) for number in range(12)]
 AUDIT_START = 5
 KEYED_START = 2  # within a batch
+# From format 2 on there are compressed batches: as they are in ``packed``, one of its own shape.
+PACKED = [b"%d is much like the number before it " % number * 3 for number in range(40)]
+PACKED_KEYS: list[bytes | None] = [None if n % 7 == 3 else b"key %d" % (n % 5) for n in range(40)]
+PACKED_VALUES: list[bytes | None] = [None if n % 11 == 5 else v for n, v in enumerate(PACKED)]
+PACKED_STAMPS = [START_MS + (number * 61) % 40 for number in range(40)]
+PACKED_SETTINGS: dict[str, Any] = {"segment_bytes": 1024, "index_interval_bytes": 128}
+PACKAGED_CODECS = ("lz4", "zstd")
 SETTINGS: dict[str, Any] = {
     "segment_bytes": 1024,
     "index_interval_bytes": 128,
@@ -55,8 +64,30 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def expected_records() -> dict[str, list[list[Record]]]:
-    """Return what is in the golden log: by topic, by partition, in order."""
+def packed_records(start_ms: int = START_MS) -> list[Record]:
+    """Return what is in the topic ``packed``: three batches, and a record between."""
+    fixed = [Record("packed", 0, n, start_ms, None, value, ()) for n, value in enumerate(FIXED)]
+    alone = [Record("packed", 0, 20, start_ms, b"key", b"alone" * 20, ())]
+    shaped = [
+        Record("packed", 0, 21 + n, *columns, (("n", b"%d" % n),) * (n % 2))
+        for n, columns in enumerate(zip(PACKED_STAMPS, PACKED_KEYS, PACKED_VALUES, strict=True))
+    ]
+    plain = [Record("packed", 0, 61 + n, start_ms, None, v, ()) for n, v in enumerate(PACKED)]
+    return fixed + alone + shaped + plain
+
+
+def write_packed(broker: Broker, compression: str) -> None:
+    """Write the topic ``packed``."""
+    packed = broker.create_topic("packed", compression=compression, **PACKED_SETTINGS)[0]
+    packed.append_many(FIXED)
+    packed.append(b"alone" * 20, key=b"key")
+    headers = [(("n", b"%d" % n),) * (n % 2) for n in range(len(PACKED))]
+    packed.append_many(PACKED_VALUES, keys=PACKED_KEYS, headers=headers, timestamps=PACKED_STAMPS)
+    packed.append_many(PACKED)
+
+
+def expected_records(version: int) -> dict[str, list[list[Record]]]:
+    """Return what is in the golden log of a format: by topic, by partition, in order."""
     first = [
         Record("orders", 0, offset, START_MS + 1 + offset, *record)
         for offset, record in enumerate(ORDERS)
@@ -80,7 +111,10 @@ def expected_records() -> dict[str, list[list[Record]]]:
         for n, value in enumerate(AUDIT)
         if n >= AUDIT_START
     ]
-    return {"orders": [first + fixed + variable + again, keyed, []], "audit.log": [audit]}
+    found = {"orders": [first + fixed + variable + again, keyed, []], "audit.log": [audit]}
+    if version >= 2:
+        found["packed"] = [packed_records(stamp)]
+    return found
 
 
 def write_log(path: Path) -> None:
@@ -102,6 +136,14 @@ def write_log(path: Path) -> None:
         for value in AUDIT:
             audit[0].append(value, timestamp=1)
         audit[0].delete_before(AUDIT_START)
+        write_packed(broker, "gzip")
+    (path / LOCK_FILE).unlink()
+
+
+def write_packed_log(path: Path, compression: str) -> None:
+    """Write a log with nothing in it but ``packed``, and close it."""
+    with Broker(path, clock=ManualClock(START_MS)) as broker:
+        write_packed(broker, compression)
     (path / LOCK_FILE).unlink()
 
 
@@ -128,6 +170,10 @@ def make(version: int) -> None:
     if not damaged.exists():
         shutil.copytree(whole, damaged)
         damage(damaged)
+    for compression in PACKAGED_CODECS:
+        packed = HERE / f"packed-{compression}-{version}"
+        if not packed.exists():
+            write_packed_log(packed, compression)
     if not future.exists():
         future.mkdir()
         content = json.loads(encode_document({"id": "00000000-0000-4000-8000-000000000000"}))

@@ -6,7 +6,9 @@ works on a copy.
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from make import (
     DAMAGED_LOG,
     DAMAGED_OFFSET,
     KEYED_START,
+    PACKAGED_CODECS,
     SETTINGS,
     START_MS,
     expected_records,
+    packed_records,
 )
 
 import minilog
@@ -29,9 +33,21 @@ FORMATS = sorted(int(path.name.removeprefix("format-")) for path in HERE.glob("f
 
 
 @pytest.fixture(params=FORMATS)
-def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of a log that was written in some format."""
-    return Path(shutil.copytree(HERE / f"format-{request.param}", tmp_path / "log"))
+def version(request: pytest.FixtureRequest) -> int:
+    """A format there has been."""
+    return int(request.param)
+
+
+@pytest.fixture
+def golden(version: int, tmp_path: Path) -> Path:
+    """A copy of a log that was written in that format."""
+    return Path(shutil.copytree(HERE / f"format-{version}", tmp_path / "log"))
+
+
+@pytest.fixture
+def expected(version: int) -> dict[str, list[list[Record]]]:
+    """What is in it."""
+    return expected_records(version)
 
 
 def bytes_of(path: Path) -> dict[str, bytes]:
@@ -48,8 +64,9 @@ def test_there_is_a_golden_log_of_this_format_and_of_all_before() -> None:
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_every_record_of_a_golden_log_is_read(golden: Path, read_only: bool) -> None:
-    expected = expected_records()
+def test_every_record_of_a_golden_log_is_read(
+    golden: Path, expected: dict[str, list[list[Record]]], read_only: bool
+) -> None:
     with Broker(golden, read_only=read_only) as broker:
         assert broker.recovery.ok, str(broker.recovery)
         assert sorted(broker.topics) == sorted(expected)
@@ -73,9 +90,11 @@ def test_settings_and_starts_of_a_golden_log_are_kept(golden: Path) -> None:
         assert len(orders[2]) == 0
 
 
-def test_every_place_of_a_golden_log_is_found_by_offset_and_time(golden: Path) -> None:
+def test_every_place_of_a_golden_log_is_found_by_offset_and_time(
+    golden: Path, expected: dict[str, list[list[Record]]]
+) -> None:
     with Broker(golden, read_only=True) as broker:
-        for name, partitions in expected_records().items():
+        for name, partitions in expected.items():
             for partition, records in zip(broker.topic(name), partitions, strict=True):
                 for record in records:
                     assert partition.read(record.offset, max_records=1)[0] == record
@@ -85,11 +104,13 @@ def test_every_place_of_a_golden_log_is_found_by_offset_and_time(golden: Path) -
                     assert partition.offset_at(stamp) == (later[0] if later else None)
 
 
-def test_a_golden_log_is_whole_and_reading_it_changes_no_byte(golden: Path) -> None:
+def test_a_golden_log_is_whole_and_reading_it_changes_no_byte(
+    golden: Path, expected: dict[str, list[list[Record]]]
+) -> None:
     before = bytes_of(golden)
     report = minilog.verify(golden)
     assert report.ok, str(report)
-    assert report.record_count == count_of(expected_records())
+    assert report.record_count == count_of(expected)
     with Broker(golden, read_only=True) as broker:
         for topic in broker.topics.values():
             for partition in topic:
@@ -98,8 +119,7 @@ def test_a_golden_log_is_whole_and_reading_it_changes_no_byte(golden: Path) -> N
     assert bytes_of(golden) == before
 
 
-def test_a_golden_log_takes_records(golden: Path) -> None:
-    expected = expected_records()
+def test_a_golden_log_takes_records(golden: Path, expected: dict[str, list[list[Record]]]) -> None:
     with Broker(golden) as broker:
         for name, partitions in expected.items():
             for partition, records in zip(broker.topic(name), partitions, strict=True):
@@ -117,14 +137,12 @@ def test_a_golden_log_takes_records(golden: Path) -> None:
                 assert len(found) == len(records) + 11
 
 
-@pytest.mark.parametrize("version", FORMATS)
 @pytest.mark.parametrize("read_only", [True, False])
 def test_damage_in_a_golden_log_is_told_and_read_around(
-    tmp_path: Path, version: int, read_only: bool
+    tmp_path: Path, version: int, expected: dict[str, list[list[Record]]], read_only: bool
 ) -> None:
     path = Path(shutil.copytree(HERE / f"damaged-{version}", tmp_path / "log"))
     before = bytes_of(path)
-    expected = expected_records()
     with Broker(path, read_only=read_only) as broker:
         partition = broker.topic("orders")[0]
         assert list(partition.read(0)) == expected["orders"][0][:DAMAGED_OFFSET]
@@ -142,7 +160,11 @@ def test_damage_in_a_golden_log_is_told_and_read_around(
         assert found == expected["orders"][0][DAMAGED_OFFSET + 1 :]
         assert list(broker.topic("audit.log")[0]) == expected["audit.log"][0]
     (path / "minilog.lock").unlink(missing_ok=True)
-    assert bytes_of(path) == before
+    after = bytes_of(path)
+    if not read_only and version < FORMAT:
+        assert json.loads(after.pop("broker.json"))["format"] == FORMAT
+        del before["broker.json"]
+    assert after == before
     report = minilog.verify(path)
     in_logs = [problem for problem in report.problems if problem.path.endswith(".log")]
     assert [(problem.path, problem.offset) for problem in in_logs] == [
@@ -164,3 +186,51 @@ def test_a_log_of_the_future_is_refused_and_not_called_damaged(
     assert not minilog.verify(path).ok
     (path / "minilog.lock").unlink(missing_ok=True)
     assert bytes_of(path) == before
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize("codec", PACKAGED_CODECS)
+@pytest.mark.parametrize("version", [version for version in FORMATS if version >= 2])
+def test_a_golden_log_of_a_codec_is_read(
+    tmp_path: Path, need_codec: Callable[[str], str], codec: str, version: int, read_only: bool
+) -> None:
+    need_codec(codec)
+    path = shutil.copytree(HERE / f"packed-{codec}-{version}", tmp_path / "log")
+    report = minilog.verify(path)
+    assert report.ok, str(report)
+    assert report.record_count == len(packed_records())
+    with Broker(path, read_only=read_only) as broker:
+        assert broker.recovery.ok, str(broker.recovery)
+        packed = broker.topic("packed")[0]
+        assert list(packed) == packed_records()
+        for record in packed_records():
+            assert packed.read(record.offset, max_records=1)[0] == record
+
+
+def test_an_older_log_is_of_this_format_from_the_first_opening_for_writing(
+    golden: Path, version: int
+) -> None:
+    def formats() -> dict[str, int]:
+        return {
+            str(path.relative_to(golden)): json.loads(path.read_text())["format"]
+            for path in golden.rglob("*.json")
+        }
+
+    before = formats()
+    identity = json.loads((golden / "broker.json").read_text())["id"]
+    assert set(before.values()) == {version}
+    Broker(golden, read_only=True).close()
+    assert formats() == before
+    with Broker(golden) as broker:
+        during = formats()
+        assert during.pop("broker.json") == FORMAT
+        assert set(during.values()) == {version}, "what need not change has not"
+        segment = golden / "orders" / "2" / "00000000000000000000.log"
+        broker.topic("orders")[2].append(b"in a segment of its old format")
+        assert int.from_bytes(segment.read_bytes()[8:12], "little") == version
+        for _ in range(20):  # some rolls
+            broker.topic("orders")[2].append(b"x" * 200)
+        newest = max((golden / "orders" / "2").glob("*.log"))
+        assert int.from_bytes(newest.read_bytes()[8:12], "little") == FORMAT
+    assert json.loads((golden / "broker.json").read_text())["id"] == identity
+    assert minilog.verify(golden).ok

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ FROM_UPSTAIRS = {"minilog.errors", "minilog.records", "minilog.config"}
 DISK_MODULES = {"os", "mmap", "fcntl", "resource", "posix", "ctypes"}
 CONVENIENCES = {"pathlib", "shutil", "tempfile", "glob"}
 DOOR = "minilog.storage.files"
+CODECS = "minilog.storage.codecs"  # the packages of extras, imported when they are needed
 ATTIC = {"minilog.cli", "minilog.tour"}  # speaks to people, by the public names
 
 
@@ -115,9 +117,18 @@ def test_nobody_knows_the_shop_window_but_the_attic() -> None:
 
 def test_nothing_but_the_standard_library_and_two_packages_is_imported() -> None:
     outside = {
-        other.partition(".")[0]
-        for imported in IMPORTS.values()
+        (other.partition(".")[0], name)
+        for name, imported in IMPORTS.items()
         for other in imported
-        if other.partition(".")[0] not in sys.stdlib_module_names
+        if other.partition(".")[0] not in sys.stdlib_module_names | {"minilog", "compression"}
     }
-    assert outside - {"minilog"} == {"crc32c", "sortedcontainers"}
+    assert {package for package, name in outside if name != CODECS} == {
+        "crc32c",
+        "sortedcontainers",
+    }
+    assert {package for package, name in outside if name == CODECS} == {"lz4", "backports"}
+
+
+def test_a_codec_is_imported_when_it_is_needed(run_python: Callable[..., str]) -> None:
+    source = "import sys, minilog\nprint(*sys.modules, sep='\\n')"
+    assert not set(run_python(source).split()) & {"lz4", "backports.zstd", "compression.zstd"}
