@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from minilog.errors import ConfigError
 from minilog.partition import Partition
 from minilog.records import bytes_of
+from minilog.sources import Source
 
 STICKY_BYTES = 16 * 1024
 LARGEST_LOOK = 1024  # records of a bulk send that are taken at once, at most
@@ -127,7 +128,7 @@ class Buffer:
             self.timestamps.update(enumerate(rows.timestamps, first))
         self.size += sum(rows.sizes)
 
-    def append_to(self, partition: Partition) -> range:
+    def append_to(self, partition: Partition, source: Source | None = None) -> range:
         """Write the records as one batch."""
         count = len(self.values)
         headers = timestamps = None
@@ -137,4 +138,7 @@ class Buffer:
             now_ms = partition.now_ms()
             timestamps = [self.timestamps.get(number, now_ms) for number in range(count)]
         keys = None if self.keys.count(None) == count else self.keys
-        return partition.append_many(self.values, keys=keys, headers=headers, timestamps=timestamps)
+        columns: dict[str, Any] = {"keys": keys, "headers": headers, "timestamps": timestamps}
+        if source is None:
+            return partition.append_many(self.values, **columns)
+        return partition.append_many_from(source, self.values, **columns)

@@ -43,10 +43,15 @@ from minilog.housekeeping import Housekeeper
 from minilog.ledger import LEDGER, SEGMENT_BYTES, Ledger
 from minilog.lifetime import dismiss, enrol
 from minilog.partition import Partition
+from minilog.registers import Place
 from minilog.reports import RecoveryReport
+from minilog.sources import Identity
 from minilog.storage import CleanMark, Log, Opening, Problem, check_codec
 from minilog.storage.files import Lock, MapLimit, map_limit
 from minilog.topic import Topic, TopicState, check_partition_count, random_id
+from minilog.transactions import Transactions
+
+MOST_LOOKS = 100  # at transactions that end just while one looks
 
 
 class Broker(Waiters):
@@ -83,12 +88,7 @@ class Broker(Waiters):
             default_partitions=default_partitions,
             maintenance_interval_ms=maintenance_interval_ms,
         )
-        for name in topic_defaults.keys() - TOPIC_KNOBS.keys():
-            raise ConfigError(
-                f"unknown setting {name!r}{nearest(name, {**BROKER_KNOBS, **TOPIC_KNOBS})}"
-            )
-        self._topic_defaults = TopicConfig.of(topic_defaults)
-        check_codec(self._topic_defaults.compression)
+        self._topic_defaults = _checked_defaults(topic_defaults)
         self._clock: Clock = SystemClock() if clock is None else clock
         if not callable(getattr(self._clock, "now_ms", None)):
             raise ConfigError(f"clock is {clock!r}; it must have a method now_ms()")
@@ -106,6 +106,8 @@ class Broker(Waiters):
         self._changes = 0
         self._ledger = Ledger(self)
         self._coordinators: dict[str, Coordinator] = {}
+        self._transactions = Transactions(self)
+        self._identities: dict[str, Identity] = {}
         self._maps = MapLimit(map_limit())
         self._lock: Lock | None = None
         self._is_in_memory = isinstance(path, str) and path == MEMORY
@@ -372,6 +374,60 @@ class Broker(Waiters):
                 topic = self._make_topic(LEDGER, 1, TopicConfig(segment_bytes=SEGMENT_BYTES))
             return None if topic is None else topic[0]
 
+    # ------------------------------------------------------------ exactly once
+
+    @property
+    def transactions(self) -> Transactions:
+        """The transactions that are open."""
+        return self._transactions
+
+    def identity(self, name: str) -> Identity:
+        """Open a named producer; another one of that name may write no more."""
+        self.check_writable()
+        epoch = self._ledger.open_epoch(name)
+        with self._guard:
+            before = self._identities.get(name)
+            self._identities[name] = Identity(name, epoch)
+        if before is not None:
+            self._transactions.fence(before)
+        return self._identities[name]
+
+    def first_open_offset(self, topic_id: bytes, partition: int) -> int | None:
+        """Return where the oldest open transaction begins in a partition."""
+        self._transactions.expire()
+        place = Place(topic_id, partition)
+        open_now = list(self._ledger.open_transactions().values())
+        return min((first[place] for first in open_now if place in first), default=None)
+
+    def stable_offsets(self, partitions: list[Partition]) -> list[int]:
+        """Return up to where ``read_committed`` may read each, at one moment: a transaction that
+        ends meanwhile is seen in all of them or in none."""
+        for _ in range(MOST_LOOKS):
+            before = self._ledger.settlements
+            stable = [partition.stable_offset for partition in partitions]
+            if self._ledger.settlements == before and not before % 2:
+                break
+        return stable
+
+    def hides(self, transaction: int) -> bool:
+        """Say whether a transaction's records are not to be seen by ``read_committed``."""
+        return self._ledger.hides(transaction)
+
+    def is_aborted(self, transaction: int) -> bool:
+        """Say whether a transaction's records never were."""
+        return self._ledger.is_aborted(transaction)
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether there ever was a transaction."""
+        return self._ledger.has_transactions
+
+    def flush_topics(self) -> None:
+        """Return when everything appended to topics is on the disk."""
+        for partition in self._partitions():
+            if partition.topic != LEDGER:
+                partition.flush()
+
     def topic_by_id(self, topic_id: bytes) -> Topic | None:
         """Return the topic of an id; None when it was deleted."""
         topics: list[Topic] = list(self._topics.values())
@@ -398,6 +454,7 @@ class Broker(Waiters):
     def maintain(self) -> None:
         """Do now what is due by the clock: sync, roll by age."""
         self.check_open()
+        self._transactions.expire()
         now_ms = self._clock.now_ms()
         for partition in self._partitions():
             partition.maintain(now_ms, sync=self._config.sync == "interval")
@@ -406,6 +463,7 @@ class Broker(Waiters):
         """Do what is due, for nobody in particular; errors are kept."""
         if self._refusal is not None:
             return
+        self._transactions.expire()
         now_ms = self._clock.now_ms()
         for partition in self._partitions():
             try:
@@ -422,6 +480,8 @@ class Broker(Waiters):
         if self._is_let_go:
             return
         self._housekeeper.stop()
+        if self._refusal is None:
+            self._transactions.close()
         with self._guard:
             self._refusal = _closed
             unsubscribe = getattr(self._clock, "unsubscribe", None)
@@ -609,6 +669,16 @@ class Topics(Mapping[str, Topic]):
 
     def __repr__(self) -> str:
         return f"<Topics {', '.join(self)}>"
+
+
+def _checked_defaults(settings: Mapping[str, Any]) -> TopicConfig:
+    for name in settings.keys() - TOPIC_KNOBS.keys():
+        raise ConfigError(
+            f"unknown setting {name!r}{nearest(name, {**BROKER_KNOBS, **TOPIC_KNOBS})}"
+        )
+    defaults = TopicConfig.of(settings)
+    check_codec(defaults.compression)
+    return defaults
 
 
 def _mark_key(topic: Topic, partition: int) -> str:

@@ -19,6 +19,7 @@ from minilog.arguments import check_whole
 from minilog.assignors import Assignor, check_assignor
 from minilog.broker import Broker
 from minilog.clock import Deadline, Waiters, check_timeout
+from minilog.coordinator import Commit
 from minilog.errors import (
     ClosedError,
     ConfigError,
@@ -72,15 +73,15 @@ class Consumer(Waiters):
         _check_choice("isolation", isolation)
         check_whole("max_poll_records", max_poll_records, low=1)
         check_whole("max_poll_interval_ms", max_poll_interval_ms, low=1)
-        _check_deserializer("key_deserializer", key_deserializer)
-        _check_deserializer("value_deserializer", value_deserializer)
+        _check_deserializers(key_deserializer, value_deserializer)
         check_assignor(assignor)
         _check_group(broker, group, member_id)
         super().__init__()
         self._broker = broker
         self._max_poll_records = max_poll_records
         self._lock = threading.RLock()
-        self._places = Places(auto_offset_reset, key_deserializer, value_deserializer)
+        stable = broker.stable_offsets if isolation == "read_committed" else None
+        self._places = Places(auto_offset_reset, key_deserializer, value_deserializer, stable)
         self._membership: Membership | None = None
         if group is not None:
             self._membership = Membership(
@@ -283,10 +284,10 @@ class Consumer(Waiters):
                 if self._is_closed:
                     return EMPTY
                 found = self._places.fetch(limit)
-                for place, _, (_, _, rows) in found:
-                    place.deliver(rows.offsets[-1] + 1)
-                    place.done = place.position
-            return Records(part for _, _, part in found)
+                for place, _, following, _ in found:
+                    place.deliver(following)
+                    place.done = following
+            return Records(part for _, _, _, part in found)
         finally:
             self._end_poll()
 
@@ -342,7 +343,7 @@ class Consumer(Waiters):
         with self._lock:
             self._check_open()
             self._refresh()
-            bounds = {tp: place.partition.end_offset for tp, place in self._places.running()}
+            bounds = {tp: self._places.end_of(p.partition) for tp, p in self._places.running()}
         return self._drain(bounds)
 
     def _drain(self, bounds: Bounds) -> Iterator[Record]:
@@ -382,7 +383,7 @@ class Consumer(Waiters):
                 found = self._places.fetch(self._max_poll_records, bounds)
         finally:
             self._end_poll()
-        for place, due, part in found:
+        for place, due, _, part in found:
             for record in Records((part,)):
                 with self._lock:
                     if place.position != due or place.is_paused or place.is_given_up:
@@ -423,10 +424,7 @@ class Consumer(Waiters):
                 return True
             if self._broker.changes != self._seen_changes and self._seen_changes >= 0:
                 return True
-            return any(
-                place.partition.end_offset != self._places.position(tp)
-                for tp, place in self._places.running()
-            )
+            return self._places.has_news()
 
     def _wait(self, deadline: Deadline) -> None:
         membership = self._membership
@@ -471,7 +469,7 @@ class Consumer(Waiters):
 
     def seek_to_end(self, *tps: TopicPartitionLike) -> None:
         """Read on from what comes next; no partitions named: in all."""
-        self._move(tps, lambda partition: partition.end_offset)
+        self._move(tps, self._places.end_of)
 
     def seek_to_time(self, timestamp: TimestampLike, *tps: TopicPartitionLike) -> None:
         """Read on from the first record whose timestamp is at or after ``timestamp``, else from
@@ -480,7 +478,7 @@ class Consumer(Waiters):
 
         def at_time(partition: Partition) -> int:
             found = partition.offset_at(wanted)
-            return partition.end_offset if found is None else found
+            return self._places.end_of(partition) if found is None else found
 
         self._move(tps, at_time)
 
@@ -579,6 +577,15 @@ class Consumer(Waiters):
         """Its name in its group; None while it is not in one."""
         return None if self._membership is None else self._membership.member.id or None
 
+    def hand_over_commits(self) -> tuple[str, Commit]:
+        """Return its group and what was polled so far, for a transaction to commit; from now on
+        it commits nothing by itself. ConfigError without a group."""
+        with self._lock:
+            self._check_open()
+            if self._membership is None:
+                raise ConfigError("a consumer without a group has no offsets to commit")
+            return self._membership.hand_over_commits()
+
     def close(self) -> None:
         """End every wait; in a group, commit what polls returned and leave.
 
@@ -628,9 +635,10 @@ def _check_group(broker: object, group: object, member_id: object) -> None:
             raise ConfigError(f"member_id={member_id!r} needs a group")
 
 
-def _check_deserializer(name: str, given: object) -> None:
-    if given is not None and not callable(given):
-        raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
+def _check_deserializers(for_keys: object, for_values: object) -> None:
+    for name, given in (("key_deserializer", for_keys), ("value_deserializer", for_values)):
+        if given is not None and not callable(given):
+            raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
 
 
 def _check_choice(name: str, given: object) -> None:

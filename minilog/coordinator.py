@@ -17,10 +17,11 @@ This module refuses to know positions, callbacks and what has been read.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from minilog.assignors import Assignor, assign
@@ -32,9 +33,10 @@ from minilog.errors import (
     UnknownMemberError,
     UnknownTopicError,
 )
-from minilog.ledger import Ledger, Place
+from minilog.ledger import Ledger
 from minilog.partition import Partition
 from minilog.records import TopicPartition
+from minilog.registers import Place
 from minilog.topic import Topic
 
 
@@ -72,6 +74,13 @@ class Member:
         self.polls = 0  # of its threads, so many are in a poll
         self.last_poll_ms = 0
         self.seen_version = -1
+
+
+class Commit(NamedTuple):
+    """Offsets that a transaction commits for a member, or for nobody in particular."""
+
+    member: Member | None
+    offsets: Mapping[TopicPartition, int]
 
 
 class Share(NamedTuple):
@@ -365,14 +374,22 @@ class Coordinator(Waiters):
         nothing is committed.
         """
         ledger = self._broker.ledger
-        with self._lock:  # nobody gets a partition between the look and the commit
-            self._reap()
-            for tp, offset in offsets.items():
-                self._check_commit(member, tp, offset)
+        with self.holding(member, offsets):
             if not offsets:
                 return
             end = ledger.commit(self.name, {self.place_of(tp): n for tp, n in offsets.items()})
         ledger.wait_until_kept(end)
+
+    @contextlib.contextmanager
+    def holding(
+        self, member: Member | None, offsets: Mapping[TopicPartition, int]
+    ) -> Iterator[None]:
+        """Have nobody get a partition between the look at who may commit and the commit."""
+        with self._lock:
+            self._reap()
+            for tp, offset in offsets.items():
+                self._check_commit(member, tp, offset)
+            yield
 
     def still_owned(self, member: Member, places: Iterable[TopicPartition]) -> set[TopicPartition]:
         """Return which of these partitions a member still has."""

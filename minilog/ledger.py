@@ -1,46 +1,55 @@
-"""The ledger: what groups have committed, as records of one internal topic.
+"""The ledger: the one log that decides what groups have committed and how transactions ended.
 
-    record key     b"o" and the group's name (UTF-8)
-    record value   per partition 28 bytes: topic id 16s, partition u32, offset i64 (-1: forgotten);
-                   null when the group was deleted
+It is an internal topic. What its records mean, and add up to, stands in ``registers.py``; here
+they are written, read and replayed. Because offsets and the ends of transactions are records of
+one log, one record commits both: that is what makes a transaction atomic.
 
-Its state is what replaying these records gives, so a commit is as durable as any record. When the
-log has grown, a snapshot of the state is appended as one atomic batch and what stands before it
-is deleted: opening takes time in proportion to the groups, not to their commits. Offsets are kept
-by topic *id*: a topic that is deleted and made again starts clean.
+When the log has grown, all that is known is appended as one atomic batch and what stands before
+it is deleted: opening takes time in proportion to the groups, not to their commits.
 
-This module refuses to know members, consumers and where a group reads.
+After a crash it is judged again (``recover``): a commit of offsets that have not survived is taken
+back, and so is a transaction of which not every record has survived. That is decided, durably,
+before anything is appended anywhere.
+
+Lock order: coordinator → ledger → broker → partition. This module refuses to know members,
+producers and who reads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
-from struct import Struct
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from minilog.errors import OffsetOutOfRangeError, StorageError
 from minilog.partition import Partition
+from minilog.registers import (
+    ABORTED,
+    BEGUN,
+    COUNT_BITS,
+    ENDED,
+    EPOCH,
+    EPOCHS,
+    NUMBER,
+    OFFSETS,
+    SESSIONS,
+    Commits,
+    Ending,
+    Epochs,
+    Offsets,
+    Outcomes,
+    Place,
+    Session,
+    packed,
+    session_row,
+)
 from minilog.storage import Problem
 from minilog.topic import Topic
 
 LEDGER = "__ledger"
 SEGMENT_BYTES = 1 << 20
-SNAPSHOT_BYTES = 1 << 20  # so much is appended, at least, before the state is written anew
-OFFSETS = b"o"
-ENTRY = Struct("<16sIq")
-FORGOTTEN = -1
-
-
-class Place(NamedTuple):
-    """A partition, by the id of its topic."""
-
-    topic_id: bytes
-    partition: int
-
-
-Offsets = dict[Place, int]
+SNAPSHOT_BYTES = 1 << 20  # so much is appended, at least, before all is written anew
 
 
 class Keeper(Protocol):
@@ -50,34 +59,140 @@ class Keeper(Protocol):
     def is_read_only(self) -> bool: ...
     def ledger_partition(self, *, is_writing: bool) -> Partition | None: ...
     def topic_by_id(self, topic_id: bytes) -> Topic | None: ...
+    def flush_topics(self) -> None: ...
 
 
 class Ledger:
-    """The committed offsets of every group of one broker."""
+    """What groups have committed and how transactions ended, of one broker."""
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._lock = threading.Lock()
-        self._groups: dict[str, Offsets] = {}
         self._partition: Partition | None = None
         self._position = 0
         self._is_behind = True  # there may be records that were not taken in
         self._grown_bytes = 0
         self._snapshot_bytes = 0
+        self._session = 0  # of transactions, once there was one
+        self.settlements = 0  # twice as many as there were transactions that ended
+        self._judge: Callable[[Ending], bool] | None = None  # while recovering
+        self._reset()
 
-    # ------------------------------------------------------------ read
+    def _reset(self) -> None:
+        self._commits = Commits()
+        self._outcomes = Outcomes()
+        self._epochs = Epochs()
+
+    # ------------------------------------------------------------ what it says
 
     def group_names(self) -> list[str]:
         """Return the groups that have committed something, sorted."""
         with self._lock:
             self._follow()
-            return sorted(group for group, offsets in self._groups.items() if offsets)
+            return sorted(group for group, offsets in self._commits.groups.items() if offsets)
 
     def committed(self, group: str) -> Offsets:
         """Return what a group has committed."""
         with self._lock:
             self._follow()
-            return dict(self._groups.get(group, {}))
+            return dict(self._commits.groups.get(group, {}))
+
+    def open_transactions(self) -> dict[int, Offsets]:
+        """Return, by transaction that is open, where its records begin."""
+        if self._is_behind:
+            with self._lock:
+                self._follow()
+        return self._outcomes.open
+
+    def hides(self, transaction: int) -> bool:
+        """Say whether a transaction's records are not to be seen, now."""
+        return self._outcomes.hides(transaction)
+
+    def is_aborted(self, transaction: int) -> bool:
+        """Say whether a transaction's records never were; those of an open one may be."""
+        outcomes = self._outcomes
+        return outcomes.hides(transaction) and transaction not in outcomes.open
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether there ever was a transaction."""
+        self.open_transactions()
+        return bool(self._outcomes.sessions)
+
+    # ------------------------------------------------------------ what is decided
+
+    def commit(self, group: str, offsets: Mapping[Place, int]) -> int:
+        """Write a group's offsets as one record; return what to ``wait_until_kept``."""
+        return self._append(OFFSETS + group.encode(), packed(offsets))
+
+    def forget(self, group: str) -> int:
+        """Forget all that a group has committed; return what to ``wait_until_kept``."""
+        return self._append(OFFSETS + group.encode(), None)
+
+    def open_epoch(self, name: str) -> int:
+        """Return the epoch of a named producer that opens now: one more than the last."""
+        with self._lock:
+            self._follow()
+            epoch = self._epochs.epochs.get(name, -1) + 1
+            self._write(EPOCHS + name.encode(), EPOCH.pack(epoch))
+        return epoch
+
+    def begin(self, transaction: int, first: Mapping[Place, int]) -> int:
+        """Note where a transaction's records begin, before they are written; 0 is a new one.
+        Return its number."""
+        with self._lock:
+            self._follow()
+            if not self._session:
+                self._begin_session()
+            if not transaction:
+                count = self._outcomes.sessions[self._session].last + 1
+                transaction = self._session << COUNT_BITS | count
+            self._write(BEGUN + NUMBER.pack(transaction), packed(first))
+        return transaction
+
+    def _begin_session(self) -> None:
+        """Take a number for this opening's transactions that no crash can give out again."""
+        number = max(self._outcomes.sessions, default=0) + 1
+        self._write(*session_row(number, Session(True, 0)))
+        assert self._partition is not None
+        self._partition.flush()
+        self._session = number
+
+    def end(self, transaction: int, ending: Ending) -> int:
+        """Decide a transaction, and the offsets that go with it, by one record; return what to
+        ``wait_until_kept``. What is committed is to be seen after ``settle``."""
+        return self._append(ENDED + NUMBER.pack(transaction), ending.encode())
+
+    def settle(self, transaction: int, *, is_commit: bool) -> None:
+        """Have a transaction seen as it was decided."""
+        with self._lock:
+            self.settlements += 1  # odd while one is under way
+            try:
+                self._outcomes.take_ending(transaction, is_commit=is_commit)
+            finally:
+                self.settlements += 1
+
+    def is_committed(self, transaction: int) -> bool:
+        """Say whether the record that commits a transaction was written."""
+        with self._lock:
+            self._follow()
+            decided = self._outcomes.decided.get(transaction)
+            return not self._outcomes.hides(transaction) if decided is None else decided
+
+    def end_session(self) -> None:
+        """Note, when the log is closed, that all transactions of this opening have ended."""
+        with self._lock:
+            if self._session:
+                session = self._outcomes.sessions[self._session]
+                self._write(*session_row(self._session, Session(False, session.last)))
+                self._session = 0
+
+    def wait_until_kept(self, end: int) -> None:
+        """Return when all below ``end`` is as durable as the broker's records are."""
+        assert self._partition is not None
+        self._partition.wait_until_kept(end)
+
+    # ------------------------------------------------------------ the log
 
     def _follow(self) -> None:
         """Take in what is there and was not yet: all of it at first, then what another process
@@ -93,7 +208,7 @@ class Ledger:
             partition.flush()  # with sync="always" nothing is read before
         while True:
             if self._position < partition.start_offset:
-                self._groups.clear()  # a snapshot follows, and it is all there is to know
+                self._reset()  # a snapshot follows, and it is all there is to know
                 self._position = partition.start_offset
             try:
                 records = partition.read(self._position, max_records=5000)
@@ -102,98 +217,140 @@ class Ledger:
             if not records:
                 break
             for key, value in zip(records.keys, records.values):
-                self._apply(key or b"", value)
+                self._take(key or b"", value, is_settled=True)
             self._position = records.next_offset
         self._is_behind = self._keeper.is_read_only
 
-    def _apply(self, key: bytes, value: bytes | None) -> None:
-        group = key[1:].decode()
-        if value is None:
-            self._groups.pop(group, None)
+    def _take(self, key: bytes, value: bytes | None, *, is_settled: bool) -> None:
+        kind, name = key[:1], key[1:]
+        if kind == OFFSETS:
+            self._commits.take(name, value)
+        elif value is None:
             return
-        offsets = self._groups.setdefault(group, {})
-        for topic_id, partition, offset in ENTRY.iter_unpack(value):
-            if offset == FORGOTTEN:
-                offsets.pop(Place(topic_id, partition), None)
-            else:
-                offsets[Place(topic_id, partition)] = offset
+        elif kind == ENDED:
+            self._take_ending(NUMBER.unpack(name)[0], Ending.decode(value), is_settled=is_settled)
+        elif kind == BEGUN:
+            self._outcomes.take_beginning(name, value)
+        elif kind == SESSIONS:
+            self._outcomes.take_session(name, value)
+        elif kind == ABORTED:
+            self._outcomes.take_aborted(value)
+        elif kind == EPOCHS:
+            self._epochs.take(name, value)
 
-    def recover(self) -> list[Problem]:
-        """After a crash: take back commits of offsets that have not survived, durably, and report
-        them. Else what is appended at those offsets now would never be read."""
-        problems: list[Problem] = []
-        for group in self.group_names():
-            taken_back: Offsets = {}
-            for place, offset in self.committed(group).items():
-                topic = self._keeper.topic_by_id(place.topic_id)
-                if topic is None or place.partition >= len(topic):
-                    continue
-                partition = topic[place.partition]
-                end = _end_offset(partition)
-                if end is not None and offset > end:
-                    taken_back[place] = end
-                    reason = (
-                        f"group {group!r} had committed {offset}, and the partition ends at {end} "
-                        "after the crash; that is what is committed now"
-                    )
-                    problems.append(Problem(partition.path, 0, offset, reason))
-            if taken_back:
-                self.commit(group, taken_back)
-        if problems and self._partition is not None:
-            self._partition.flush()  # before anything is appended there
-        return problems
+    def _take_ending(self, transaction: int, ending: Ending, *, is_settled: bool) -> None:
+        is_commit = ending.is_commit and (self._judge is None or self._judge(ending))
+        if is_commit:
+            for group, offsets in ending.offsets.items():
+                self._commits.commit(group, offsets)
+        if is_settled:
+            self._outcomes.take_ending(transaction, is_commit=is_commit)
+        else:
+            self._outcomes.decided[transaction] = is_commit
 
-    # ------------------------------------------------------------ write
-
-    def commit(self, group: str, offsets: Mapping[Place, int]) -> int:
-        """Write a group's offsets as one record, and return what to ``wait_until_kept``."""
-        return self._write(group, packed(offsets))
-
-    def forget(self, group: str) -> int:
-        """Forget all that a group has committed; return what to ``wait_until_kept``."""
-        return self._write(group, None)
-
-    def wait_until_kept(self, end: int) -> None:
-        """Return when all below ``end`` is as durable as the broker's records are."""
-        assert self._partition is not None
-        self._partition.wait_until_kept(end)
-
-    def _write(self, group: str, value: bytes | None) -> int:
-        key = OFFSETS + group.encode()
+    def _append(self, key: bytes, value: bytes | None) -> int:
         with self._lock:
             self._follow()
-            partition = self._partition
-            if partition is None:
-                partition = self._partition = self._keeper.ledger_partition(is_writing=True)
-                assert partition is not None
-            self._is_behind = True  # until it is applied: an interrupt may come between
-            end = partition.append_unkept(value, key) + 1
-            self._apply(key, value)
-            self._position = end
-            self._is_behind = False
-            self._grown_bytes += len(key) + len(value or b"") + 40
-            if self._grown_bytes > max(SNAPSHOT_BYTES, 2 * self._snapshot_bytes):
-                with contextlib.suppress(OSError):  # no room for it: tried again by the next
-                    self._rewrite(partition)
+            return self._write(key, value)
+
+    def _write(self, key: bytes, value: bytes | None) -> int:
+        partition = self._partition
+        if partition is None:
+            partition = self._partition = self._keeper.ledger_partition(is_writing=True)
+            assert partition is not None
+        self._is_behind = True  # until it is taken in: an interrupt may come between
+        end = partition.append_unkept(value, key) + 1
+        self._take(key, value, is_settled=False)
+        self._position = end
+        self._is_behind = False
+        self._grown_bytes += len(key) + len(value or b"") + 40
+        if self._grown_bytes > max(SNAPSHOT_BYTES, 2 * self._snapshot_bytes):
+            with contextlib.suppress(OSError):  # no room for it: tried again by the next
+                self._rewrite(partition)
         return end
 
     def _rewrite(self, partition: Partition) -> None:
-        """Append the whole state as one batch, and delete what stands before it."""
-        known: dict[str, Offsets] = {}
-        for group, offsets in self._groups.items():
-            known[group] = {
-                place: offset
-                for place, offset in offsets.items()
-                if self._keeper.topic_by_id(place.topic_id) is not None
-            }
-        keys = [OFFSETS + group.encode() for group in known]
-        values = [packed(offsets) for offsets in known.values()]
+        """Append all that is known as one batch, and delete what stands before it."""
+        if self._outcomes.sessions:
+            # What a transaction's end says of its records cannot be judged again without it.
+            self._keeper.flush_topics()
+        for offsets in self._commits.groups.values():
+            gone = [p for p in offsets if self._keeper.topic_by_id(p.topic_id) is None]
+            for place in gone:
+                del offsets[place]
+        rows = [*self._commits.rows(), *self._outcomes.rows(), *self._epochs.rows()]
+        keys, values = [key for key, _ in rows], [value for _, value in rows]
         written = partition.append_many(values, keys=keys)
-        self._groups = known
         self._position = written.stop
         self._grown_bytes = 0
-        self._snapshot_bytes = sum(map(len, keys)) + sum(map(len, values))
+        self._snapshot_bytes = sum(len(key) + len(value or b"") for key, value in rows)
         partition.delete_before(written.start)
+
+    # ------------------------------------------------------------ after a crash
+
+    def recover(self) -> list[Problem]:
+        """Judge, once every log was recovered, what groups and transactions have committed; take
+        back what has not survived, durably, and report it."""
+        problems: list[Problem] = []
+        self._judge = self._judge_for(problems)
+        try:
+            with self._lock:
+                self._follow()
+        finally:
+            self._judge = None
+        with self._lock:
+            if self._partition is None:
+                return problems
+            has_changed = bool(problems)
+            for group, offsets in self._commits.groups.items():
+                has_changed |= self._take_back(group, offsets, problems)
+            for transaction in list(self._outcomes.open):
+                self._outcomes.take_ending(transaction, is_commit=False)
+                has_changed = True
+            for number, session in list(self._outcomes.sessions.items()):
+                has_changed |= session.is_running
+                self._outcomes.sessions[number] = session._replace(is_running=False)
+            if has_changed:
+                self._rewrite(self._partition)  # it is on the disk before anything is appended
+        return problems
+
+    def _judge_for(self, problems: list[Problem]) -> Callable[[Ending], bool]:
+        def has_survived(ending: Ending) -> bool:
+            for place, offset in ending.ends.items():
+                partition = self._partition_at(place)
+                end = None if partition is None else _end_offset(partition)
+                if partition is not None and end is not None and offset > end:
+                    reason = (
+                        f"a transaction had committed records to offset {offset}, and the "
+                        f"partition ends at {end} after the crash: it is aborted"
+                    )
+                    problems.append(Problem(partition.path, 0, end, reason))
+                    return False
+            return True
+
+        return has_survived
+
+    def _take_back(self, group: str, offsets: Offsets, problems: list[Problem]) -> bool:
+        """Take back commits beyond the end; else what is appended there would never be read."""
+        has_changed = False
+        for place, offset in offsets.items():
+            partition = self._partition_at(place)
+            end = None if partition is None else _end_offset(partition)
+            if partition is not None and end is not None and offset > end:
+                offsets[place] = end
+                has_changed = True
+                reason = (
+                    f"group {group!r} had committed {offset}, and the partition ends at {end} "
+                    "after the crash; that is what is committed now"
+                )
+                problems.append(Problem(partition.path, 0, offset, reason))
+        return has_changed
+
+    def _partition_at(self, place: Place) -> Partition | None:
+        topic = self._keeper.topic_by_id(place.topic_id)
+        if topic is None or place.partition >= len(topic):
+            return None
+        return topic[place.partition]
 
 
 def _end_offset(partition: Partition) -> int | None:
@@ -201,8 +358,3 @@ def _end_offset(partition: Partition) -> int | None:
         return partition.end_offset
     except StorageError:
         return None  # it cannot be opened, and has been reported
-
-
-def packed(offsets: Mapping[Place, int]) -> bytes:
-    """Return offsets as a record's value."""
-    return b"".join(ENTRY.pack(*place, offset) for place, offset in offsets.items())

@@ -18,7 +18,7 @@ from typing import Any
 
 from minilog.assignors import Assignor
 from minilog.clock import Clock
-from minilog.coordinator import Coordinator, Member
+from minilog.coordinator import Commit, Coordinator, Member
 from minilog.ledger import Ledger
 from minilog.partition import Partition
 from minilog.places import Place, Places
@@ -217,6 +217,12 @@ class Membership:
                     _ = self._places[tp]  # NotAssignedError
             self.coordinator.commit(member, offsets)
             self._places.note_committed(offsets)
+
+    def hand_over_commits(self) -> tuple[str, Commit]:
+        """Have transactions commit from now on; return what the next one is to commit."""
+        self._auto_commit = False
+        member = self.member if self._is_joined else None
+        return self.coordinator.name, Commit(member, self._places.delivered())
 
     def commit_done(self) -> None:
         """Commit what is done, if that is wanted; what is not this member's any more is left out:

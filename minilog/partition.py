@@ -8,11 +8,16 @@ which key goes where.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from minilog.arguments import as_list, check_whole, timestamps_of
 from minilog.clock import Deadline, check_timeout
-from minilog.errors import InvalidRecordError, OffsetConflictError, OffsetOutOfRangeError
+from minilog.errors import (
+    InvalidRecordError,
+    OffsetConflictError,
+    OffsetOutOfRangeError,
+    SequenceGapError,
+)
 from minilog.records import (
     BytesLike,
     HeadersLike,
@@ -24,7 +29,10 @@ from minilog.records import (
     timestamp_of,
 )
 from minilog.shared_log import SharedLog
-from minilog.storage import Log, encode_batch, encode_headers, too_large
+from minilog.sources import Source
+from minilog.storage import NOBODY, Log, Origin, encode_batch, encode_headers, too_large
+
+Hides = Callable[[int], bool]
 
 NO_LIMIT = 2**62
 READ_AHEAD = 2048  # records that iteration reads at once
@@ -61,10 +69,13 @@ class Partition(SharedLog):
     def stable_offset(self) -> int:
         """Up to here ``read_committed`` readers read: the first offset of the oldest open
         transaction, else the end."""
-        return self.end_offset
+        return self._host.stable_offset(self._index, self.end_offset)
 
     def __len__(self) -> int:
         """Return the number of records that can be read."""
+        if self._host.has_transactions:
+            parts = self.read_up_to(self.start_offset, self.end_offset)
+            return sum(len(records) for records in parts)
         log = self._opened()
         start = self._start
         return log.record_count(start, self._end(log).next_offset)
@@ -181,6 +192,122 @@ class Partition(SharedLog):
             stamp = self._stamp(log, given, now_ms)
             return log.append_single(key, value, encoded, stamp, now_ms), stamp
 
+    def append_from(
+        self,
+        source: Source,
+        sequence: int | None,
+        value: BytesLike | None,
+        key: BytesLike | None,
+        headers: HeadersLike | None,
+        timestamp: TimestampLike | None,
+    ) -> tuple[int, int]:
+        """Append one record of a named producer or a transaction; return offset and timestamp.
+
+        One that the producer has written before, by its sequence, is not written again.
+        SequenceGapError for a sequence that is not the next, FencedError.
+        """
+        value, key = bytes_of("value", value), bytes_of("key", key)
+        encoded = encode_headers(headers_of(headers))
+        self._check_size(len(value or b"") + len(key or b"") + len(encoded))
+        given = None if timestamp is None else timestamp_of(timestamp)
+        with self._lock:
+            log = self._writable_log()
+            now_ms = self._now_ms()
+            stamp = self._stamp(log, given, now_ms)
+            origin, before = self._origin(log, source, sequence)
+            if before is None:
+                offset = log.append_single(key, value, encoded, stamp, now_ms, origin)
+                if origin.producer_id >= 0:
+                    self._note_sequence(origin, offset, 1)
+            else:
+                offset = before
+        if self._is_sync_always and not source.transaction:
+            self._sync_until(offset + 1)
+        if before is not None:
+            return offset, self._timestamp_of(offset, stamp)
+        if self._waiters:
+            self._wake()
+        return offset, stamp
+
+    def _origin(self, log: Log, source: Source, sequence: int | None) -> tuple[Origin, int | None]:
+        """Return what a frame says of its source, or the offset that its sequence got before."""
+        identity = source.identity
+        if identity is None:
+            return Origin(transaction=source.transaction), None
+        identity.check()
+        number = source.producer_id
+        sequences = self._sequences or self.known_sequences(log)
+        due = sequences.last(number) + 1
+        if sequence is None:
+            sequence = due
+        if sequence < due:
+            before = sequences.offset_of(number, sequence)
+            if before is None:
+                raise SequenceGapError(
+                    f"sequence {sequence} of producer {identity.name!r} was written to "
+                    f"{self.topic}-{self._index} too long ago to tell its offset; the next is {due}"
+                )
+            return NOBODY, before
+        if sequence > due:
+            raise SequenceGapError(
+                f"sequence {sequence} of producer {identity.name!r} leaves a gap in "
+                f"{self.topic}-{self._index}: the next is {due}"
+            )
+        return Origin(number, sequence, source.epoch, source.transaction), None
+
+    def _note_sequence(self, origin: Origin, offset: int, count: int) -> None:
+        assert self._sequences is not None
+        self._sequences.take(origin.producer_id, origin.sequence, offset, count)
+
+    def _timestamp_of(self, offset: int, otherwise: int) -> int:
+        """Return the timestamp of a record that may have been deleted since it was written."""
+        if offset < self._start:
+            return otherwise
+        return self._read_now(offset, 1, NO_LIMIT, None).timestamps[0]
+
+    def append_many_from(
+        self,
+        source: Source,
+        values: Iterable[BytesLike | None],
+        *,
+        keys: Iterable[BytesLike | None] | None = None,
+        headers: Iterable[HeadersLike | None] | None = None,
+        timestamps: TimestampLike | Iterable[TimestampLike] | None = None,
+    ) -> range:
+        """Append records of a named producer or a transaction, as ``append_many`` does."""
+        return self._append_many(values, keys, headers, timestamps, source)
+
+    def last_sequence(self, producer_id: int) -> int | None:
+        """Return the last sequence a named producer has written; None if none."""
+        with self._lock:
+            log = self._writable_log()
+            last = self.known_sequences(log).last(producer_id)
+        return None if last < 0 else last
+
+    def take_back(self, producer_id: int, offset: int) -> None:
+        """Have what a named producer wrote from an offset on as if it were not: it was aborted."""
+        with self._lock:
+            if self._sequences is not None:
+                self._sequences.take_back(producer_id, offset)
+
+    def append_marker(self, transaction: int, *, is_commit: bool) -> None:
+        """Append what says, to nobody who reads, that a transaction has ended."""
+        with self._lock:
+            log = self._writable_log()
+            log.append_marker(transaction, is_commit=is_commit, now_ms=self._now_ms())
+            end = log.end_offset
+        self.wait_until_kept(end)
+
+    def offset_to_write(self) -> int:
+        """Return the offset that the next record gets."""
+        with self._lock:
+            return self._writable_log().end_offset
+
+    @property
+    def topic_id(self) -> bytes:
+        """The id of its topic."""
+        return self._host.id.bytes
+
     def append_unkept(self, value: bytes | None, key: bytes | None) -> int:
         """Append one record and return its offset, without waiting until it is kept as the sync
         level has it: ``wait_until_kept`` does that."""
@@ -202,6 +329,16 @@ class Partition(SharedLog):
         ``keys``, ``headers`` and ``timestamps``, where given, have one entry per value (another
         length is ConfigError, a ValueError); one timestamp may stand for all.
         """
+        return self._append_many(values, keys, headers, timestamps, None)
+
+    def _append_many(
+        self,
+        values: Iterable[BytesLike | None],
+        keys: Iterable[BytesLike | None] | None,
+        headers: Iterable[HeadersLike | None] | None,
+        timestamps: TimestampLike | Iterable[TimestampLike] | None,
+        source: Source | None,
+    ) -> range:
         listed = as_list("values", values)
         columns = {"keys": keys, "headers": headers}
         listed_columns = {
@@ -226,9 +363,15 @@ class Partition(SharedLog):
             log = self._writable_log()
             now_ms = self._now_ms()
             stamp = self._stamp(log, max(each) if each else given, now_ms)  # type: ignore
-            first = log.append_batch(batch, stamp, now_ms)
+            if source is None:
+                first = log.append_batch(batch, stamp, now_ms)
+            else:
+                origin, _ = self._origin(log, source, None)
+                first = log.append_batch(batch, stamp, now_ms, origin)
+                if origin.producer_id >= 0:
+                    self._note_sequence(origin, first, batch.record_count)
         offsets = range(first, first + batch.record_count)
-        if self._is_sync_always:
+        if self._is_sync_always and not (source and source.transaction):
             self._sync_until(offsets.stop)
         if self._waiters:
             self._wake()
@@ -280,7 +423,8 @@ class Partition(SharedLog):
             max_bytes = NO_LIMIT
         else:
             check_whole("max_bytes", max_bytes)
-        records = self._read_now(offset, max_records, max_bytes)
+        hides = self._host.is_aborted
+        records = self._read_now(offset, max_records, max_bytes, hides)
         if records or timeout == 0:
             return records
         deadline = Deadline(self._host.clock, timeout)
@@ -288,10 +432,12 @@ class Partition(SharedLog):
             self._wait_beyond(records.next_offset, deadline)
             if self._refusal is not None:
                 return records
-            records = self._read_now(records.next_offset, max_records, max_bytes)
+            records = self._read_now(records.next_offset, max_records, max_bytes, hides)
         return records
 
-    def _read_now(self, offset: int, max_records: int, max_bytes: int) -> Records:
+    def _read_now(
+        self, offset: int, max_records: int, max_bytes: int, hides: Hides | None
+    ) -> Records:
         log = self._opened()
         end = self._end(log)
         start = self._start
@@ -301,7 +447,7 @@ class Partition(SharedLog):
             return Records((), offset)
         name, index = self._host.name, self._index
         try:
-            found, following = log.read(offset, end, max_records, max_bytes)
+            found, following = log.read(offset, end, max_records, max_bytes, hides)
         except FileNotFoundError:
             if self._refusal is not None:
                 raise self._refusal() from None
@@ -314,6 +460,21 @@ class Partition(SharedLog):
                 raise OffsetOutOfRangeError(name, index, offset, start, end.next_offset) from None
             raise
         return Records([(name, index, rows) for rows in found], following)
+
+    def read_all(self, offset: int, max_records: int) -> Records:
+        """Return records as ``read`` does, those of aborted transactions too."""
+        return self._read_now(offset, max_records, NO_LIMIT, None)
+
+    def read_committed(self, offset: int, max_records: int, stable_offset: int) -> Records:
+        """Return records as ``read`` does, without those of open and of aborted transactions;
+        ``stable_offset`` is up to where."""
+        if stable_offset <= offset <= self.end_offset:
+            return Records((), offset)
+        records = self._read_now(offset, max_records, NO_LIMIT, self._host.hides)
+        if records.next_offset <= stable_offset:
+            return records
+        before = records[: bisect_left(records.offsets, stable_offset)]
+        return Records(before.parts, max(stable_offset, offset))
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records that are there now, and stop."""
@@ -332,7 +493,7 @@ class Partition(SharedLog):
         What is done with a whole partition is done through here: iterating, tables, replays.
         """
         while offset < end:
-            records = self._read_now(offset, max_records, max_bytes)
+            records = self._read_now(offset, max_records, max_bytes, self._host.is_aborted)
             offset = records.next_offset
             if offset > end:
                 records = records[: bisect_left(records.offsets, end)]
@@ -364,6 +525,7 @@ class Partition(SharedLog):
         self.flush()  # a crash must not bring the end below the new start
         self._host.raise_start_offset(self._index, offset)
         with self._lock:
+            self.keep_sequences()
             log.drop_before(offset, self._now_ms())
             if self._published is not None:
                 self._published = log.end()

@@ -6,7 +6,8 @@ This module refuses to know subscriptions, waiting and threads: its caller holds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from minilog.errors import (
@@ -20,8 +21,6 @@ from minilog.records import Part, Records, Rows, TopicPartition
 
 Deserializer = Callable[[bytes], Any]
 Bounds = dict[TopicPartition, int]
-
-EMPTY = Records()
 
 
 class Place:
@@ -50,6 +49,14 @@ class Place:
         """Note that the records before ``position`` have been handed out."""
         self.position = self.delivered = position
 
+    def step_over(self, position: int) -> None:
+        """Go on behind what is not for readers; it counts with what was before it."""
+        if self.delivered == self.position:
+            self.delivered = position
+        if self.done == self.position:
+            self.done = position
+        self.position = position
+
     def seek(self, position: int) -> None:
         """Go elsewhere; what is read again was not done after all."""
         self.position = position
@@ -63,10 +70,11 @@ Maker = Callable[[TopicPartition, Partition], Place]
 
 
 class Fetched(NamedTuple):
-    """Records of one partition, not delivered yet; ``position`` is where they were read."""
+    """Records of one partition, not delivered yet: where they were read, and where to go on."""
 
     place: Place
     position: int
+    next_offset: int
     part: Part
 
 
@@ -78,8 +86,10 @@ class Places:
         reset: str,
         key_deserializer: Deserializer | None,
         value_deserializer: Deserializer | None,
+        stable_offsets: Callable[[list[Partition]], list[int]] | None,
     ) -> None:
         self._reset = reset
+        self._stable_offsets = stable_offsets  # for read_committed
         self._key_deserializer = key_deserializer
         self._value_deserializer = value_deserializer
         self._places: dict[TopicPartition, Place] = {}
@@ -130,7 +140,7 @@ class Places:
 
     def first_place(self, tp: TopicPartition, partition: Partition) -> Place:
         """Return a place for a partition that was there at first: ``latest`` is pinned now."""
-        return Place(partition, partition.end_offset if self.begins_at_end else None)
+        return Place(partition, self.end_of(partition) if self.begins_at_end else None)
 
     def later_place(self, tp: TopicPartition, partition: Partition) -> Place:
         """Return a place for a partition that came later: ``latest`` is its start, too."""
@@ -196,16 +206,29 @@ class Places:
 
     def _reset_position(self, place: Place) -> int:
         partition = place.partition
-        return partition.end_offset if self._reset == "latest" else partition.start_offset
+        return self.end_of(partition) if self._reset == "latest" else partition.start_offset
+
+    def end_of(self, partition: Partition) -> int:
+        """Return up to where this consumer reads a partition."""
+        return partition.end_offset if self._stable_offsets is None else partition.stable_offset
 
     def lag(self, tp: TopicPartition) -> int:
         """Return how far a position is behind the end."""
-        return max(self[tp].partition.end_offset - self.position(tp), 0)
+        return max(self.end_of(self[tp].partition) - self.position(tp), 0)
+
+    def has_news(self) -> bool:
+        """Say whether a fetch would return or find anything."""
+        for tp, place in self.running():
+            position, partition = self.position(tp), place.partition
+            if self.end_of(partition) > position or position > partition.end_offset:
+                return True
+        return False
 
     # ------------------------------------------------------------ reading
 
     def fetch(self, limit: int, bounds: Bounds | None = None) -> list[Fetched]:
-        """Return what there is at the positions, a fair share of each partition; none moves.
+        """Return what there is at the positions, a fair share of each partition; none moves, but
+        over what is not for readers where nothing else is before it.
 
         An error of one partition waits until what the others gave was returned.
         """
@@ -217,16 +240,20 @@ class Places:
             return []
         self._turn = (self._turn + 1) % len(ready)
         ready = ready[self._turn :] + ready[: self._turn]
+        stops: list[int | None] = [None] * len(ready)
+        if self._stable_offsets is not None:
+            stops = [*self._stable_offsets([place.partition for _, place in ready])]
         found: list[Fetched] = []
         reached: dict[TopicPartition, int] = {}
         left = limit
         for quota in (max(limit // len(ready), 1), limit):  # a share each, then the rest
-            for tp, place in ready:
+            for (tp, place), stop in zip(ready, stops):
                 if left <= 0:
                     break
                 try:
                     position = reached[tp] if tp in reached else self.position(tp)
-                    records = self._read(tp, place, position, min(quota, left), bounds)
+                    bound = None if bounds is None else bounds[tp]
+                    records = self._read(place, position, min(quota, left), bound, stop)
                 except MinilogError as failure:
                     if not found:
                         raise
@@ -235,28 +262,36 @@ class Places:
                 if records:
                     left -= len(records)
                     position = reached.get(tp, self.position(tp))
-                    for part in records.parts:
-                        found.append(Fetched(place, position, self._deserialized(part)))
-                        position = part[2].offsets[-1] + 1
-                    reached[tp] = position
+                    found += self._fetched(place, position, records)
+                    reached[tp] = records.next_offset
+                elif tp not in reached:
+                    place.step_over(records.next_offset)
         return found
 
+    def _fetched(self, place: Place, position: int, records: Records) -> Iterator[Fetched]:
+        *first, last = records.parts
+        for part in first:
+            following = part[2].offsets[-1] + 1
+            yield Fetched(place, position, following, self._deserialized(part))
+            position = following
+        yield Fetched(place, position, records.next_offset, self._deserialized(last))
+
     def _read(
-        self, tp: TopicPartition, place: Place, position: int, limit: int, bounds: Bounds | None
+        self, place: Place, position: int, limit: int, bound: int | None, stop: int | None
     ) -> Records:
-        bound = None if bounds is None else bounds[tp]
+        """Return records up to ``bound``, and for ``read_committed`` to ``stop``."""
         if bound is not None and position >= bound:
-            return EMPTY
+            return Records((), position)
         try:
-            records = place.partition.read(position, max_records=limit)
+            records = _read_at(place.partition, position, limit, stop)
         except OffsetOutOfRangeError:
             if self._reset == "none":
                 raise
             place.position = self._reset_position(place)
-            records = place.partition.read(place.position, max_records=limit)
-        if bound is not None and records and records.next_offset > bound:
-            records = records[: sum(offset < bound for offset in records.offsets)]
-        return records
+            records = _read_at(place.partition, place.position, limit, stop)
+        if bound is None or records.next_offset <= bound:
+            return records
+        return Records(records[: bisect_left(records.offsets, bound)].parts, bound)
 
     def _deserialized(self, part: Part) -> Part:
         if self._key_deserializer is None and self._value_deserializer is None:
@@ -307,6 +342,12 @@ class DeserializedRows:
         cut = DeserializedRows(self._rows.cut(start, stop), None, None)
         cut.keys, cut.values = self.keys[start:stop], self.values[start:stop]
         return cut
+
+
+def _read_at(partition: Partition, position: int, limit: int, stop: int | None) -> Records:
+    if stop is None:
+        return partition.read_all(position, limit)
+    return partition.read_committed(position, limit, stop)
 
 
 def _mapped(function: Deserializer | None, column: Any) -> Any:

@@ -6,28 +6,39 @@ returns. This module refuses to know consumers, files and what an append costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import groupby, tee
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from minilog.arguments import check_whole, is_column
 from minilog.batching import Buffer, Rows, Sticky, rows_of
 from minilog.broker import Broker
 from minilog.config import MIB
-from minilog.errors import ClosedError, ConfigError, UnknownPartitionError, UnknownTopicError
+from minilog.coordinator import Commit
+from minilog.errors import (
+    ClosedError,
+    ConfigError,
+    TransactionError,
+    UnknownPartitionError,
+    UnknownTopicError,
+)
+from minilog.groups import check_group_name
 from minilog.partition import Partition
 from minilog.partitioners import NAMED, Partitioner, partitioner_of
 from minilog.records import (
     HeadersLike,
     RecordMetadata,
     TimestampLike,
+    TopicPartition,
     bytes_of,
     headers_of,
     timestamp_of,
 )
+from minilog.sources import Identity
 from minilog.storage import encode_headers, too_large
 from minilog.topic import Topic
+from minilog.transactions import Work
 
 Serializer = Callable[[Any], bytes]
 
@@ -54,8 +65,6 @@ class Producer:
     ) -> None:
         if not isinstance(broker, Broker):
             raise ConfigError(f"broker is {broker!r}; it must be a minilog.Broker")
-        if producer_id is not None:
-            raise ConfigError("producer_id: named producers are not available in this version yet")
         check_whole("batch_bytes", batch_bytes, low=1)
         check_whole("transaction_timeout_ms", transaction_timeout_ms, low=1)
         for name, given in (
@@ -75,6 +84,11 @@ class Producer:
         self._topics: dict[str, Topic] = {}
         self._sticky: dict[str, Sticky] = {}
         self._is_closed = False
+        self._transaction_timeout_ms = transaction_timeout_ms
+        self._identity: Identity | None = None
+        if producer_id is not None:
+            check_group_name(producer_id, "producer_id")
+            self._identity = broker.identity(producer_id)
 
     # ------------------------------------------------------------ one record
 
@@ -89,9 +103,22 @@ class Producer:
         headers: HeadersLike | None = (),
         sequence: int | None = None,
     ) -> RecordMetadata:
-        """Append one record and return where it landed; every consumer sees it then."""
+        """Append one record and return where it landed; every consumer sees it then.
+
+        Of a producer with a ``producer_id`` the records in each partition are numbered from 0;
+        one whose ``sequence`` was written before is not written again, and the answer is what it
+        was then. SequenceGapError for one that is not the next; FencedError when another producer
+        of the name was opened since.
+        """
         if self._has_serializer:
             value, key = self._serialized(value, key)
+        if self._identity is not None:
+            target = self._target(topic, key, partition, len(value) if value else 0)
+            self._check_outside()
+            offset, stamp = target.append_from(
+                self._identity, self._checked(sequence), value, key, headers, timestamp
+            )
+            return RecordMetadata(topic, target.index, offset, stamp)
         if sequence is not None:
             raise ConfigError("sequence= needs a producer with a producer_id")
         partitions = self._partitions(topic)
@@ -104,6 +131,36 @@ class Producer:
         offset, stamp = target.append_stamped(value, key, headers, timestamp)
         # In C: a third of what RecordMetadata(...) costs.
         return tuple.__new__(RecordMetadata, (topic, number, offset, stamp))
+
+    def _check_outside(self) -> None:
+        identity = self._identity
+        if identity is not None and identity.is_in_transaction and not identity.is_fenced:
+            raise TransactionError(
+                f"producer {identity.name!r} is in a transaction: send with that, or end it"
+            )
+
+    @staticmethod
+    def _checked(sequence: int | None) -> int | None:
+        if sequence is not None:
+            check_whole("sequence", sequence)
+        return sequence
+
+    def last_sequence(self, topic: str, partition: int) -> int | None:
+        """Return the last sequence written to a partition, also by a producer of this name before
+        the log was opened; None if none. ConfigError without a ``producer_id``."""
+        if self._identity is None:
+            raise ConfigError("last_sequence() needs a producer with a producer_id")
+        target = self._target(topic, None, partition, 0)
+        return target.last_sequence(self._identity.producer_id)
+
+    def transaction(self) -> Transaction:
+        """Begin a transaction, to be used with ``with``: what is sent in it, to any topics, and
+        the offsets of a group are seen together at the end of the block, or, on an exception, a
+        crash or after ``transaction_timeout_ms``, never."""
+        if self._is_closed:
+            raise ClosedError("the producer was closed")
+        work = self._broker.transactions.begin(self._transaction_timeout_ms, self._identity)
+        return Transaction(self, work)
 
     def _serialized(self, value: Any, key: Any) -> tuple[Any, Any]:
         """Return value and key as the serializers make them; null stays null."""
@@ -174,7 +231,17 @@ class Producer:
         Input order is kept within each partition. Written in batches of ``batch_bytes``, each
         atomic; any iterables of any length, one entry per value (ConfigError, a ValueError).
         """
+        self._check_outside()
         columns = self._columns(values, keys, headers, timestamps)
+        return self._send_columns(topic, columns, partition, None)
+
+    def _send_columns(
+        self,
+        topic: str,
+        columns: list[Iterable[Any] | None],
+        partition: int | None,
+        work: Work | None,
+    ) -> dict[int, range]:
         written: dict[int, range] = {}
         buffers: dict[int, Buffer] = {}
         held = 0
@@ -188,13 +255,13 @@ class Producer:
                 if buffer.size >= self._batch_bytes:
                     del buffers[number]
                     held -= buffer.size
-                    self._write(topic, number, buffer, written)
+                    self._write(topic, number, buffer, written, work)
             if held >= MOST_BATCHES_HELD * self._batch_bytes:
                 for number, buffer in buffers.items():
-                    self._write(topic, number, buffer, written)
+                    self._write(topic, number, buffer, written, work)
                 buffers, held = {}, 0
         for number, buffer in buffers.items():
-            self._write(topic, number, buffer, written)
+            self._write(topic, number, buffer, written, work)
         return written
 
     def _columns(
@@ -243,8 +310,19 @@ class Producer:
             for number, places in chosen.items():
                 yield number, rows.pick(places)
 
-    def _write(self, topic: str, number: int, buffer: Buffer, written: dict[int, range]) -> None:
-        offsets = buffer.append_to(self._partitions(topic)[number])
+    def _write(
+        self,
+        topic: str,
+        number: int,
+        buffer: Buffer,
+        written: dict[int, range],
+        work: Work | None,
+    ) -> None:
+        target = self._partitions(topic)[number]
+        if work is None:
+            offsets = buffer.append_to(target, self._identity)
+        else:
+            offsets = work.write(target, lambda: buffer.append_to(target, work))
         before = written.get(number, offsets)
         written[number] = range(before.start, offsets.stop)
 
@@ -353,11 +431,12 @@ class BatchSender:
 
     def flush(self) -> None:
         """Write what was gathered, a batch for each partition."""
+        self._producer._check_outside()
         while self._routes:
             topic, route = next(iter(self._routes.items()))
             for buffer, partition in zip(route.buffers, route.partitions):
                 if buffer.values:
-                    buffer.append_to(partition)
+                    buffer.append_to(partition, self._producer._identity)
                     buffer.clear()
             del self._routes[topic]
         self._room = self._producer._batch_bytes
@@ -372,6 +451,103 @@ class BatchSender:
             self.flush()
         else:
             self._routes.clear()
+
+
+class Committer(Protocol):
+    """A consumer in a group, as a transaction sees it."""
+
+    def hand_over_commits(self) -> tuple[str, Commit]: ...
+
+
+class Transaction:
+    """Records, to any topics, and offsets of groups that are seen together or never.
+
+    One of ``producer.transaction()``'s; used with ``with``. After its end every call raises
+    TransactionError.
+    """
+
+    def __init__(self, producer: Producer, work: Work) -> None:
+        self._producer = producer
+        self._work = work
+
+    def send(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: Any = None,
+        partition: int | None = None,
+        timestamp: TimestampLike | None = None,
+        headers: HeadersLike | None = (),
+        sequence: int | None = None,
+    ) -> RecordMetadata:
+        """Append one record and return where it landed; ``read_committed`` sees it at the end."""
+        producer, work = self._producer, self._work
+        work.check()
+        if sequence is not None and work.identity is None:
+            raise ConfigError("sequence= needs a producer with a producer_id")
+        value, key = producer._serialized(value, key)
+        target = producer._target(topic, key, partition, len(value) if value else 0)
+        number = producer._checked(sequence)
+        offset, stamp = work.write(
+            target, lambda: target.append_from(work, number, value, key, headers, timestamp)
+        )
+        return RecordMetadata(topic, target.index, offset, stamp)
+
+    def send_many(
+        self,
+        topic: str,
+        values: Iterable[Any],
+        *,
+        keys: Iterable[Any] | None = None,
+        partition: int | None = None,
+        timestamps: TimestampLike | Iterable[TimestampLike] | None = None,
+        headers: Iterable[HeadersLike | None] | None = None,
+    ) -> dict[int, range]:
+        """Append records in batches, as ``producer.send_many`` does."""
+        self._work.check()
+        columns = self._producer._columns(values, keys, headers, timestamps)
+        return self._producer._send_columns(topic, columns, partition, self._work)
+
+    def commit_offsets(
+        self,
+        offsets: Committer | Mapping[TopicPartition, int] | Mapping[tuple[str, int], int],
+        group: str | None = None,
+    ) -> None:
+        """Have a group's offsets committed with it: what a consumer has polled so far (it commits
+        nothing by itself from then on), or offsets to go on from, of the ``group`` named.
+
+        CommitError where a partition is not the consumer's (any more), here or at the end.
+        """
+        self._work.check()
+        if isinstance(offsets, Mapping):
+            if group is None:
+                raise ConfigError("commit_offsets({partition: offset}) needs group=")
+            check_group_name(group)
+            named = {TopicPartition(*tp): offset for tp, offset in offsets.items()}
+            for tp, offset in named.items():
+                check_whole(f"offset of {tp.topic}-{tp.partition}", offset)
+            self._work.commit_offsets(group, Commit(None, named))
+            return
+        if not hasattr(offsets, "hand_over_commits"):
+            raise TypeError(f"offsets is {offsets!r}; give a consumer or {{partition: offset}}")
+        if group is not None:
+            raise ConfigError("group= goes with offsets; a consumer has a group of its own")
+        self._work.commit_offsets(*offsets.hand_over_commits())
+
+    def abort(self) -> None:
+        """End it: what was sent is never seen by ``read_committed``."""
+        self._work.abort("it was aborted", is_asked=True)
+
+    def __enter__(self) -> Transaction:
+        self._work.check()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        if kind is not None:
+            self._work.abort("its block was left by an exception")
+        elif not self._work.is_aborted:
+            self._work.commit()
 
 
 class Route(NamedTuple):

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from minilog.clock import Clock, Deadline, Waiters
 from minilog.config import MIB, TopicConfig
 from minilog.errors import ReadOnlyError, SyncFailedError
 from minilog.group_sync import GroupSync
-from minilog.storage import CleanMark, End, Log
+from minilog.storage import SNAPSHOT_FILE, CleanMark, End, Log, Sequences
 from minilog.storage.files import Directory
 from minilog.waiting import wait_for_news
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 EVERYTHING = 2**63
 
@@ -28,6 +31,8 @@ EVERYTHING = 2**63
 class Host(Protocol):
     """What a partition needs of the topic and broker it belongs to."""
 
+    @property
+    def id(self) -> UUID: ...
     @property
     def name(self) -> str: ...
     @property
@@ -44,6 +49,11 @@ class Host(Protocol):
     def refresh(self) -> None: ...
     def start_offset(self, partition: int) -> int: ...
     def raise_start_offset(self, partition: int, offset: int) -> None: ...
+    def stable_offset(self, partition: int, end_offset: int) -> int: ...
+    def hides(self, transaction: int) -> bool: ...
+    def is_aborted(self, transaction: int) -> bool: ...
+    @property
+    def has_transactions(self) -> bool: ...
 
 
 class SharedLog(Waiters):
@@ -63,6 +73,7 @@ class SharedLog(Waiters):
         self._is_plain = False  # the short path of append will do
         self._is_sync_always = host.is_sync_always
         self._now_ms = host.clock.now_ms
+        self._sequences: Sequences | None = None  # of named producers, once one has come
         self._make_locks()
 
     def _make_locks(self) -> None:
@@ -90,6 +101,10 @@ class SharedLog(Waiters):
         is_hidden = self._is_sync_always and self._published != log.end()
         if log.is_dirty() or is_hidden:
             self._sync_until(EVERYTHING)
+
+    def announce(self) -> None:
+        """Wake who waits for records: some that were hidden are so no more."""
+        self._wake()
 
     def wait_until_kept(self, next_offset: int) -> None:
         """Return when all below ``next_offset`` is as durable as the sync level promises."""
@@ -239,6 +254,7 @@ class SharedLog(Waiters):
                 if self._failure is None and not self._is_read_only:
                     log.trim()
                     self._group_sync.run(lambda: False, self._sync)
+                    self.keep_sequences()
                     return log.mark()
             except OSError as error:
                 self._fail(error)
@@ -246,6 +262,41 @@ class SharedLog(Waiters):
             finally:
                 log.unmap()
             return None
+
+    # ------------------------------------------------------------ named producers
+
+    def known_sequences(self, log: Log) -> Sequences:
+        """Return what named producers have written; the caller holds the lock.
+
+        The first of all leaves an empty snapshot before it writes: without one there was none.
+        """
+        sequences = self._sequences
+        if sequences is None:
+            if log.directory.stamp(SNAPSHOT_FILE):
+                sequences = Sequences.load(log.directory, log.end_offset)
+                sequences.take_all(
+                    found
+                    for found in log.origins(sequences.next_offset)
+                    if not (found[0].transaction and self._host.hides(found[0].transaction))
+                )
+            else:
+                self._sync()
+                sequences = Sequences(next_offset=log.end_offset)
+                sequences.save(log.directory, log.end_offset)
+            self._sequences = sequences
+        return sequences
+
+    def keep_sequences(self) -> None:
+        """Write a snapshot of them; what it covers is on the disk. The caller holds the lock."""
+        log = self._log
+        if log is None or not log.directory.stamp(SNAPSHOT_FILE):
+            return
+        sequences = self.known_sequences(log)
+        end = log.end_offset
+        stable = self._host.stable_offset(self._index, end)
+        if sequences.next_offset < stable:
+            self._sync()
+            sequences.save(log.directory, stable)
 
     def abandon(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every later call, end every wait and let go of the files as they are."""

@@ -92,6 +92,11 @@ class Owner(Protocol):
     def before_write(self) -> None: ...
     def check_writable(self) -> None: ...
     def topic_changed(self) -> None: ...
+    def first_open_offset(self, topic_id: bytes, partition: int) -> int | None: ...
+    def hides(self, transaction: int) -> bool: ...
+    def is_aborted(self, transaction: int) -> bool: ...
+    @property
+    def has_transactions(self) -> bool: ...
 
 
 class Lockable(Protocol):
@@ -238,6 +243,24 @@ class Topic:
             starts[partition] = max(offset, starts.get(partition, 0))
             self._save(self._state._replace(start_offsets=starts))
             self._partitions[partition].take_start(starts[partition])
+
+    def stable_offset(self, partition: int, end_offset: int) -> int:
+        """Return the first offset of the oldest open transaction in a partition, or its end."""
+        first = self._owner.first_open_offset(self.id.bytes, partition)
+        return end_offset if first is None else min(first, end_offset)
+
+    def hides(self, transaction: int) -> bool:
+        """Say whether a transaction's records are not to be seen by ``read_committed``."""
+        return self._owner.hides(transaction)
+
+    def is_aborted(self, transaction: int) -> bool:
+        """Say whether a transaction's records never were."""
+        return self._owner.is_aborted(transaction)
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether there ever was a transaction."""
+        return self._owner.has_transactions
 
     # ------------------------------------------------------------ for the broker
 

@@ -16,6 +16,7 @@ Floor plan, each room knowing only those above it:
     segment.py    one .log and its indexes: append, read, seal
     recovery.py   what opening does after a crash; torn told from corrupt
     log.py        the segments of one partition
+    sequences.py  what named producers have written
     inspection.py reading every byte, for ``minilog.verify``
 
 The files of a partition: ``<20-digit base offset>.log``, ``.index`` and ``.timeindex`` for each
@@ -36,17 +37,22 @@ I8  Frames tile the offsets: one begins where the one before it ended.
 
 from minilog.storage.batch import Batch, encode_batch, too_large
 from minilog.storage.codecs import check_codec
-from minilog.storage.format import encode_headers
+from minilog.storage.format import NOBODY, Origin, encode_headers
 from minilog.storage.log import End, Log, Opening
 from minilog.storage.recovery import CleanMark, Problem
+from minilog.storage.sequences import SNAPSHOT_FILE, Sequences
 
 __all__ = [
+    "NOBODY",
+    "SNAPSHOT_FILE",
     "Batch",
     "CleanMark",
     "End",
     "Log",
     "Opening",
+    "Origin",
     "Problem",
+    "Sequences",
     "check_codec",
     "encode_batch",
     "encode_headers",

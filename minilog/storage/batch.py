@@ -196,21 +196,28 @@ def _join(
 
 
 def encode_frame(
-    batch: Batch, offset: int, timestamp: int, context: bytes, seed: int, position: int
+    batch: Batch,
+    offset: int,
+    timestamp: int,
+    context: bytes,
+    seed: int,
+    position: int,
+    origin: f.Origin = f.NOBODY,
 ) -> bytes:
     """Return a batch as a frame for its place; ``timestamp`` is the largest of its records."""
+    producer_id, sequence, producer_epoch, transaction = origin
     head = f.SHORT_PREFIX.pack(batch.frame_bytes, batch.record_count, offset, timestamp, context)
     head += HEADER.pack(
         batch.record_count,
-        -1,
-        -1,
-        -1,
+        producer_id,
+        sequence,
+        producer_epoch,
         -1,
         batch.key_bytes,
         batch.value_bytes,
         batch.header_bytes,
         batch.body_bytes,
-        0,
+        transaction,
     )
     crc = crc32c(head, seed ^ position)
     for piece in batch.body:

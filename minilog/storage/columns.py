@@ -6,7 +6,7 @@ A columns frame goes on after its prefix (see ``format.py``) with 52 bytes:
     40  producer id, -1 = none          i64    68  values: likewise                   u32
     48  base sequence, -1 = none        i64    72  headers: bytes of all              u32
     56  producer epoch, -1 = none       i32    76  body: bytes before compression     u32
-    60  leader epoch, -1 = none         i32    80  zero                               i64
+    60  leader epoch, -1 = none         i32    80  transaction, 0 = none              i64
 
 and from byte 88 with the columns that its flags name, each starting at a multiple of 8:
 
@@ -190,7 +190,19 @@ class ColumnsFrame:
         if len(head) < HEADER.size:
             self.is_sound = False
             return
-        count, _, _, _, _, key_bytes, value_bytes, header_bytes, body, _ = HEADER.unpack(head)
+        (
+            count,
+            producer_id,
+            sequence,
+            producer_epoch,
+            _,
+            key_bytes,
+            value_bytes,
+            header_bytes,
+            body,
+            transaction,
+        ) = HEADER.unpack(head)
+        self.origin = f.Origin(producer_id, sequence, producer_epoch, transaction)
         self.count: int = count
         self.body_bytes: int = body
         self._prefix = prefix

@@ -36,9 +36,9 @@ Flags:  1 columns · 2 seal · 4 the value is null · 8 has extension · 16 appe
 Codecs of a body: 0 none · 1 gzip (RFC 1952) · 2 LZ4 block · 3 zstd (RFC 8878).
 
 Extension of a single, 24 bytes: producer id i64, sequence i64, producer epoch i32, bytes of
-headers u32. The value's length is what the size leaves. Columns header, 64 bytes: see
-``columns.py``. Headers of one record: per header u32 length of the name, i32 length of the value
-(-1 = null), name (UTF-8), value.
+headers u32; of a transactional one 8 more: the transaction's number i64. The value's length is
+what the size leaves. Columns header, 64 bytes: see ``columns.py``. Headers of one record: per
+header u32 length of the name, i32 length of the value (-1 = null), name (UTF-8), value.
 
 The checksum is the frame's last four bytes: crc32c over everything before it in the frame, size
 included, seeded with ``seed ^ position``. The seed is the crc32c of the log's identity (topic id
@@ -53,11 +53,11 @@ A version that is newer says so in the header (whose checksum is right): Unsuppo
 A header whose checksum is wrong is damage. Frames are read all the same: they prove themselves.
 A single's headers, key and value are never compressed; a batch that would not shrink is not.
 
-Version 2 adds to 1: codecs, frames with the control flag, offset deltas. A directory of version 1
-is read as it is. Opened for writing it becomes one of version 2 before anything else changes:
-``broker.json`` says so, so that an older minilog refuses it and does not take what it cannot read
-for damage. Segments and documents written before keep their 1, and what is appended to such a
-segment may be of version 2 all the same.
+Version 2 adds to 1: codecs, frames with the control flag, transactions, offset deltas. A directory
+of version 1 is read as it is. Opened for writing it becomes one of version 2 before anything else
+changes: ``broker.json`` says so, so that an older minilog refuses it and does not take what it
+cannot read for damage. Segments and documents written before keep their 1, and what is appended
+to such a segment may be of version 2 all the same.
 
 Worked example (``tests/unit/test_format.py`` checks it). Key ``b"k"``, value ``b"hello"``, offset
 7, timestamp 1000 ms, epoch 1, durable 64 bytes, at position 64 with seed 0:
@@ -111,6 +111,9 @@ PREFIX = Struct("<IiqqBBHII")
 SHORT_PREFIX = Struct("<Iiqq12s")
 CONTEXT = Struct("<BBHII")
 EXTENSION = Struct("<qqiI")
+TRANSACTION = Struct("<q")
+LARGEST_EXTENSION = EXTENSION_SIZE + TRANSACTION.size
+COMMITTED, ABORTED = b"C", b"A"  # what a control record says of its transaction
 SEAL_TAIL = Struct("<qQ")
 CRC = Struct("<I")
 HEADER_LENGTHS = Struct("<Ii")
@@ -140,6 +143,18 @@ class Prefix(NamedTuple):
     def durable_position(self) -> int:
         """Bytes of this segment known synced when the frame was written."""
         return self.durable * 8
+
+
+class Origin(NamedTuple):
+    """Who wrote a frame: a named producer, a transaction, both or neither."""
+
+    producer_id: int = -1
+    sequence: int = -1  # of its first record
+    producer_epoch: int = -1
+    transaction: int = 0
+
+
+NOBODY = Origin()
 
 
 class SegmentHeader(NamedTuple):
@@ -216,15 +231,20 @@ def encode_single(
     epoch: int,
     durable: int,
     flags: int = 0,
+    origin: Origin = NOBODY,
 ) -> bytes:
     """Return a frame of one record, but for its checksum."""
     extension = b""
     if value is None:
         flags |= NULL_VALUE
         value = b""
-    if headers:
+    if headers or origin is not NOBODY:
         flags |= EXTENDED
-        extension = EXTENSION.pack(-1, -1, -1, len(headers))
+        *producer, transaction = origin
+        extension = EXTENSION.pack(*producer, len(headers))
+        if transaction:
+            flags |= TRANSACTIONAL
+            extension += TRANSACTION.pack(transaction)
     key_length = -1 if key is None else len(key)
     tail = b"".join((extension, key or b"", value, headers))
     size = SINGLE_OVERHEAD + len(tail)
@@ -239,7 +259,7 @@ def decode_single(prefix: Prefix, frame: bytes) -> tuple[bytes | None, bytes | N
     headers: Headers = ()
     if prefix.flags & EXTENDED:
         _, _, _, size = EXTENSION.unpack_from(frame, start)
-        start += EXTENSION_SIZE
+        start += extension_size(prefix.flags)
         headers = decode_headers(frame[stop - size : stop])
         stop -= size
     key = None
@@ -247,6 +267,24 @@ def decode_single(prefix: Prefix, frame: bytes) -> tuple[bytes | None, bytes | N
         key = frame[start : start + prefix.extent]
         start += prefix.extent
     return key, None if prefix.flags & NULL_VALUE else frame[start:stop], headers
+
+
+def extension_size(flags: int) -> int:
+    """Return how many bytes of a single stand between its prefix and its key."""
+    if not flags & EXTENDED:
+        return 0
+    return EXTENSION_SIZE + (TRANSACTION.size if flags & TRANSACTIONAL else 0)
+
+
+def decode_origin(prefix: Prefix, frame: bytes) -> Origin:
+    """Return who wrote a frame of one record; ``frame`` begins with it."""
+    if not prefix.flags & EXTENDED:
+        return NOBODY
+    producer_id, sequence, epoch, _ = EXTENSION.unpack_from(frame, PREFIX_SIZE)
+    transaction = 0
+    if prefix.flags & TRANSACTIONAL:
+        (transaction,) = TRANSACTION.unpack_from(frame, PREFIX_SIZE + EXTENSION_SIZE)
+    return Origin(producer_id, sequence, epoch, transaction)
 
 
 def encode_headers(headers: Headers) -> bytes:
@@ -309,7 +347,7 @@ def is_plausible(fields: tuple[int, ...], room: int) -> bool:
         return size == SEAL_SIZE and extent == 0
     if flags & COLUMNS:
         return extent > 0
-    return -1 <= extent <= size - SINGLE_OVERHEAD - EXTENSION_SIZE
+    return -1 <= extent <= size - SINGLE_OVERHEAD - extension_size(flags)
 
 
 # ---------------------------------------------------------------- small files, replaced whole

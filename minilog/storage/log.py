@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -181,22 +182,45 @@ class Log:
 
     # ------------------------------------------------------------ append
 
-    def append_batch(self, batch: Batch, timestamp: int, now_ms: int) -> int:
+    def append_batch(
+        self, batch: Batch, timestamp: int, now_ms: int, origin: f.Origin = f.NOBODY
+    ) -> int:
         """Append a batch whose largest timestamp is given; return its first offset."""
         segment = self.make_room(batch.frame_bytes, now_ms)
         offset = segment.tail[1]
-        segment.append_batch(batch, timestamp, now_ms)
+        segment.append_batch(batch, timestamp, now_ms, origin)
         return offset
 
     def append_single(
-        self, key: bytes | None, value: bytes | None, headers: bytes, timestamp: int, now_ms: int
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: bytes,
+        timestamp: int,
+        now_ms: int,
+        origin: f.Origin = f.NOBODY,
     ) -> int:
         """Append one record of any shape; return its offset."""
-        size = f.SINGLE_OVERHEAD + f.EXTENSION_SIZE + len(key or b"") + len(value or b"")
+        size = f.SINGLE_OVERHEAD + f.LARGEST_EXTENSION + len(key or b"") + len(value or b"")
         segment = self.make_room(size + len(headers), now_ms)
         offset = segment.tail[1]
-        segment.append_single(key, value, headers, timestamp, now_ms)
+        segment.append_single(key, value, headers, timestamp, now_ms, origin)
         return offset
+
+    def append_marker(self, transaction: int, *, is_commit: bool, now_ms: int) -> None:
+        """Append a record that readers never see: a transaction has ended."""
+        size = f.SINGLE_OVERHEAD + f.LARGEST_EXTENSION + 1
+        segment = self.make_room(size, now_ms)
+        value = f.COMMITTED if is_commit else f.ABORTED
+        timestamp = max(segment.largest_timestamp, 0)  # it must not move the segment's time
+        origin = f.Origin(transaction=transaction)
+        segment.append_single(None, value, b"", timestamp, now_ms, origin, f.CONTROL)
+
+    def origins(self, lowest: int) -> Iterator[tuple[f.Origin, int, int]]:
+        """Yield who wrote each frame from ``lowest`` on, where it says so; see Segment."""
+        for segment in self._loaded():
+            if segment.next_offset > lowest:
+                yield from segment.origins(lowest)
 
     def make_room(self, size: int, now_ms: int) -> Segment:
         """Return the segment to append a frame of up to ``size`` bytes to, rolling if need be.
@@ -281,10 +305,16 @@ class Log:
     # ------------------------------------------------------------ read
 
     def read(
-        self, offset: int, end: End, max_records: int, max_bytes: int
+        self,
+        offset: int,
+        end: End,
+        max_records: int,
+        max_bytes: int,
+        hides: Callable[[int], bool] | None = None,
     ) -> tuple[list[Rows], int]:
         """Return records from ``offset`` on, up to ``end``, the first one always; and the offset
         to read on at, which is beyond the last of them where what follows is not for readers.
+        Records of transactions that it ``hides`` are left out.
 
         ``offset`` is within the log and before its end. CorruptionError when it is in damage,
         ConfigError when a package to decompress it is missing.
@@ -306,7 +336,7 @@ class Log:
                     segments, tail = self._view
                     continue
                 raise self._gap(segment, limit, following, offset)
-            budget = Budget(max_records, max_bytes, is_first=not found)
+            budget = Budget(max_records, max_bytes, not found, hides)
             try:
                 rows, max_bytes, offset = read(segment.view(limit[0]), offset, limit, budget)
             except (CorruptionError, ConfigError):

@@ -114,16 +114,20 @@ def _read_from(
     """Return records from the frame at a place on; None when that one is damaged."""
     position, due, prefix, _ = place
     found: list[Rows] = []
-    left, bytes_left, is_first = budget
+    left, bytes_left, is_first, hides = budget
     while position < end[0] and left > 0:
         if prefix is None:
             prefix = scan.prefix_at(view.region, position, end[0])
         if prefix is None or prefix[2] != due or prefix[6] & f.SEAL:
             taken = None
-        elif prefix[6] & f.CONTROL:
+        elif prefix[6] & f.CONTROL or (
+            hides is not None
+            and prefix[6] & f.TRANSACTIONAL
+            and hides(_transaction(view, position, prefix))
+        ):
             taken = _step_over(view, position, prefix)
         elif prefix[6] & f.COLUMNS:
-            budget = Budget(left, bytes_left, is_first)
+            budget = Budget(left, bytes_left, is_first, hides)
             try:
                 taken = _take_columns(view, position, prefix, offset, budget)
             except ConfigError:
@@ -131,7 +135,7 @@ def _read_from(
                     raise
                 break  # what is before first; the next read says which package is missing
         else:
-            budget = Budget(left, bytes_left, is_first)
+            budget = Budget(left, bytes_left, is_first, hides)
             taken = _take_singles(view, position, prefix, end[0], budget)
         if taken is None:
             break  # what is before first; the next read meets the damage
@@ -150,8 +154,16 @@ def _read_from(
     return found, bytes_left, due
 
 
+def _transaction(view: View, position: int, prefix: f.Prefix) -> int:
+    """Return the number of the transaction that a frame is of."""
+    if prefix[6] & f.COLUMNS:
+        return ColumnsFrame(prefix, view.region, position).origin.transaction
+    stop = position + f.PREFIX_SIZE + f.extension_size(prefix[6])
+    return f.decode_origin(prefix, view.region[position:stop]).transaction
+
+
 def _step_over(view: View, position: int, prefix: f.Prefix) -> Taken | None:
-    """Return nothing of a control frame: what it says is not for readers; None when damaged."""
+    """Return nothing of a frame that is not for this reader; None when it is damaged."""
     if not scan.is_whole(view.region, prefix, position, view.seed):
         return None
     rows = SingleRows(range(0), [], [], [], None)

@@ -12,7 +12,7 @@ This module refuses to know its neighbours, and what to do about damage: it rais
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from minilog.config import TopicConfig
@@ -22,6 +22,7 @@ from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.batch import Batch, encode_frame
 from minilog.storage.checksum import crc32c
+from minilog.storage.columns import ColumnsFrame
 from minilog.storage.files import (
     ZEROS,
     Directory,
@@ -303,21 +304,31 @@ class Segment:
             self._settle(position, offset)
             raise
 
-    def append_batch(self, batch: Batch, timestamp: int, now_ms: int) -> None:
+    def append_batch(
+        self, batch: Batch, timestamp: int, now_ms: int, origin: f.Origin = f.NOBODY
+    ) -> None:
         """Append a batch, where ``make_room`` has made room for it."""
         position, offset = self.tail
-        flags = batch.flags | self._flags
+        flags = batch.flags | self._flags | (f.TRANSACTIONAL if origin.transaction else 0)
         context = f.context_of(self._epoch, self.durable, flags, batch.codec)
-        frame = encode_frame(batch, offset, timestamp, context, self.seed, position)
+        frame = encode_frame(batch, offset, timestamp, context, self.seed, position, origin)
         self.append_frame(frame, position, offset + batch.record_count, timestamp, now_ms)
 
     def append_single(
-        self, key: bytes | None, value: bytes | None, headers: bytes, timestamp: int, now_ms: int
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: bytes,
+        timestamp: int,
+        now_ms: int,
+        origin: f.Origin = f.NOBODY,
+        flags: int = 0,
     ) -> None:
         """Append one record of any shape, where ``make_room`` has made room for it."""
         position, offset = self.tail
+        flags |= self._flags
         frame = f.encode_single(
-            key, value, headers, offset, timestamp, self._epoch, self.durable, self._flags
+            key, value, headers, offset, timestamp, self._epoch, self.durable, flags, origin
         )
         frame += f.checksum(frame, self.seed, position)
         self.append_frame(frame, position, offset + 1, timestamp, now_ms)
@@ -493,6 +504,22 @@ class Segment:
         self._flags = f.APPEND_TIME if config.timestamp_type == "append" else 0
 
     # ------------------------------------------------------------ read
+
+    def origins(self, lowest: int) -> Iterator[tuple[f.Origin, int, int]]:
+        """Yield who wrote each frame, its first offset and how many records it was written with,
+        from the frame at ``lowest`` on, for those that say who."""
+        region = self._mapped(self._map_to_read)
+        frames = scan.walk(region, f.HEADER_SIZE, self.base_offset, self.tail[0], self.seed)
+        for position, prefix in frames:
+            if prefix.offset < lowest or prefix.flags & (f.SEAL | f.CONTROL):
+                continue
+            if prefix.flags & f.COLUMNS:
+                frame = ColumnsFrame(prefix, region, position)
+                if frame.is_sound and frame.origin != f.NOBODY:
+                    yield frame.origin, prefix.offset, frame.count
+            elif prefix.flags & f.EXTENDED:
+                stop = position + f.PREFIX_SIZE + f.extension_size(prefix.flags)
+                yield f.decode_origin(prefix, region[position:stop]), prefix.offset, 1
 
     def view(self, end: int) -> View:
         """Return a look at the segment that reaches at least to position ``end``.

@@ -6,7 +6,7 @@ know anything but the bytes it is handed; what it cannot read it leaves to its c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from minilog.records import Headers
@@ -18,11 +18,15 @@ UNUSUAL = f.NULL_VALUE | f.EXTENDED
 
 
 class Budget(NamedTuple):
-    """How much a read may still return; its first record is returned however large."""
+    """How much a read may still return; its first record is returned however large.
+
+    Records of transactions that it ``hides`` are left out.
+    """
 
     records: int
     bytes: int
     is_first: bool
+    hides: Callable[[int], bool] | None = None
 
 
 class SingleRows:
@@ -76,11 +80,10 @@ def read_run(
     keys: list[bytes | None] = []
     values: list[bytes | None] = []
     headers: list[Headers] | None = None
-    plain_context = None
-    at, due, record_bytes = 0, offset, 0
+    at, due, record_bytes, plain_context = 0, offset, 0, b""
     last = len(chunk) - f.SINGLE_OVERHEAD
     must_fit = not budget.is_first
-    max_records, max_bytes, _ = budget
+    max_records, max_bytes, _, hides = budget
     unpack = f.SHORT_PREFIX.unpack_from
     # Everything by local names and without calls of our own: 0.5 us a record.
     while at <= last and len(values) < max_records:
@@ -98,6 +101,10 @@ def read_run(
                 break
             if not flags & UNUSUAL:
                 plain_context = context
+            elif hides is not None and flags & f.TRANSACTIONAL:
+                (transaction,) = f.TRANSACTION.unpack_from(body, f.PREFIX_SIZE + f.EXTENSION_SIZE)
+                if hides(transaction):
+                    break
         record_bytes += size - f.SINGLE_OVERHEAD
         if record_bytes > max_bytes and must_fit:
             break
