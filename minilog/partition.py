@@ -7,23 +7,30 @@ which key goes where.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 from minilog.arguments import as_list, check_whole, timestamps_of
 from minilog.clock import Deadline, check_timeout
-from minilog.errors import InvalidRecordError, OffsetConflictError, OffsetOutOfRangeError
+from minilog.errors import (
+    CorruptionError,
+    InvalidRecordError,
+    OffsetConflictError,
+    OffsetOutOfRangeError,
+)
 from minilog.records import (
     BytesLike,
     HeadersLike,
     Record,
     Records,
+    Rows,
     TimestampLike,
     bytes_of,
     headers_of,
     timestamp_of,
 )
 from minilog.shared_log import SharedLog
-from minilog.storage import Log, encode_batch, encode_headers, too_large
+from minilog.storage import End, Log, encode_batch, encode_headers, too_large
 
 NO_LIMIT = 2**62
 READ_AHEAD = 2048  # records that iteration reads at once
@@ -59,9 +66,7 @@ class Partition(SharedLog):
 
     def __len__(self) -> int:
         """Return the number of records that can be read."""
-        log = self._opened()
-        start = self._start
-        return log.record_count(start, self._end(log).next_offset)
+        return self._look(lambda log, end: log.record_count(self._start, end))
 
     def __bool__(self) -> bool:
         return True  # an empty partition is a partition
@@ -270,6 +275,7 @@ class Partition(SharedLog):
             return records
         deadline = Deadline(self._host.clock, timeout)
         while not records and not deadline.is_over:
+            offset = records.next_offset  # the records in between may be gone
             self._wait_beyond(offset, deadline)
             if self._refusal is not None:
                 return EMPTY
@@ -283,22 +289,26 @@ class Partition(SharedLog):
         if not start <= offset <= end.next_offset:
             raise OffsetOutOfRangeError(self.topic, self._index, offset, start, end.next_offset)
         if offset == end.next_offset:
-            return EMPTY
+            return Records((), offset)
         name, index = self._host.name, self._index
         try:
-            found = log.read(offset, end, max_records, max_bytes)
-        except FileNotFoundError:
-            if self._refusal is not None:
-                raise self._refusal() from None
-            # Dropped meanwhile, by this process or, for a read-only broker, by another.
-            if self._is_read_only:
-                log.forget_missing()
-                self._opened()
+            found, following = log.read(offset, end, max_records, max_bytes)
+        except (FileNotFoundError, CorruptionError):
+            found, following = self._read_again(offset, max_records, max_bytes)
+        return Records([(name, index, rows) for rows in found], following)
+
+    def _read_again(self, offset: int, max_records: int, max_bytes: int) -> tuple[list[Rows], int]:
+        """Return what ``Log.read`` does, when it has not: what was to be read may have been
+        deleted meanwhile, or its files replaced."""
+
+        def read(log: Log, end: End) -> tuple[list[Rows], int]:
             start = self._start
             if offset < start:
-                raise OffsetOutOfRangeError(name, index, offset, start, end.next_offset) from None
-            raise
-        return Records([(name, index, rows) for rows in found])
+                name, index = self._host.name, self._index
+                raise OffsetOutOfRangeError(name, index, offset, start, end.next_offset)
+            return log.read(offset, end, max_records, max_bytes)
+
+        return self._look(read)
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records that are there now, and stop."""
@@ -306,15 +316,13 @@ class Partition(SharedLog):
         offset = self.start_offset
         while offset < end:
             records = self._read_now(offset, READ_AHEAD, READ_AHEAD_BYTES)
-            following = records.next_offset
-            yield from records[: end - offset] if following > end else records
-            offset = following
+            offset = records.next_offset
+            yield from records[: bisect_left(records.offsets, end)] if offset > end else records
 
     def offset_at(self, timestamp: TimestampLike) -> int | None:
         """Return the earliest offset whose timestamp is at or after ``timestamp``; None if none."""
         wanted = timestamp_of(timestamp)
-        log = self._opened()
-        return log.offset_at(wanted, self._start, self._end(log))
+        return self._look(lambda log, end: log.offset_at(wanted, self._start, end))
 
     # ------------------------------------------------------------ what goes
 

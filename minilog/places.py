@@ -137,7 +137,8 @@ class Places:
     # ------------------------------------------------------------ reading
 
     def fetch(self, limit: int, bounds: Bounds | None = None) -> list[Fetched]:
-        """Return what there is at the positions, a fair share of each partition; none moves.
+        """Return what there is at the positions, a fair share of each partition; none moves, but
+        over offsets whose records are gone.
 
         An error of one partition waits until what the others gave was returned.
         """
@@ -171,6 +172,8 @@ class Places:
                         found.append(Fetched(place, position, self._deserialized(part)))
                         position = part[2].offsets[-1] + 1
                     reached[tp] = position
+                elif tp not in reached and records is not EMPTY:
+                    place.position = records.next_offset  # those in between are gone
         return found
 
     def _read(
@@ -187,7 +190,8 @@ class Places:
             place.position = self._reset_position(place)
             records = place.partition.read(place.position, max_records=limit)
         if bound is not None and records and records.next_offset > bound:
-            records = records[: sum(offset < bound for offset in records.offsets)]
+            kept = sum(offset < bound for offset in records.offsets)
+            records = records[:kept] if kept else Records((), bound)
         return records
 
     def _deserialized(self, part: Part) -> Part:

@@ -90,10 +90,11 @@ class Records(Sequence[Record]):
     building records; that is the fast face.
     """
 
-    __slots__ = ("_len", "_parts")
+    __slots__ = ("_len", "_next_offset", "_parts")
 
-    def __init__(self, parts: Iterable[Part] = ()) -> None:
+    def __init__(self, parts: Iterable[Part] = (), next_offset: int | None = None) -> None:
         self._parts: tuple[Part, ...] = tuple(parts)
+        self._next_offset = next_offset
         self._len = 0
         for part in self._parts:
             self._len += len(part[2])
@@ -171,7 +172,10 @@ class Records(Sequence[Record]):
 
     @property
     def next_offset(self) -> int:
-        """The offset after the last of them, where to read on in its partition."""
+        """Where to read on in their partition: the offset after the last of them, or after those
+        behind it whose records are gone."""
+        if self._next_offset is not None:
+            return self._next_offset
         return self._parts[-1][2].offsets[-1] + 1
 
     @property

@@ -10,18 +10,22 @@ nothing may be written until it is reopened). This module refuses to know record
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from minilog.clock import Clock, Deadline, Waiters
 from minilog.config import MIB, TopicConfig
-from minilog.errors import ReadOnlyError, SyncFailedError
+from minilog.errors import CorruptionError, ReadOnlyError, SyncFailedError
 from minilog.group_sync import GroupSync
 from minilog.storage import CleanMark, End, Log
 from minilog.waiting import wait_for_news
 
 EVERYTHING = 2**63
+LOOKS = 3  # how often files are looked at anew before what is missing is said to be
+
+Found = TypeVar("Found")
 
 
 class Host(Protocol):
@@ -154,6 +158,25 @@ class SharedLog(Waiters):
         self._log = log
         self.reconfigure()
         return log
+
+    def _look(self, look: Callable[[Log, End], Found]) -> Found:
+        """Return what ``look`` finds in the log up to its end.
+
+        Where files are gone or replaced, a reader of another process's log looks at them anew.
+        """
+        looks = LOOKS if self._is_read_only else 0
+        while True:
+            log = self._opened()
+            try:
+                return look(log, self._end(log))
+            except (FileNotFoundError, CorruptionError):
+                if self._refusal is not None:
+                    raise self._refusal() from None
+                if not looks:
+                    raise
+            looks -= 1
+            with self._lock, contextlib.suppress(FileNotFoundError):
+                log.look_anew()
 
     def _end(self, log: Log) -> End:
         published = self._published

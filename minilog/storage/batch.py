@@ -17,7 +17,7 @@ from minilog.errors import RecordTooLargeError
 from minilog.records import HeadersLike, bytes_of, headers_of
 from minilog.storage import format as f
 from minilog.storage.checksum import crc32c
-from minilog.storage.columns import BODY, HEADER, little_endian
+from minilog.storage.columns import BODY, HEADER, NOBODY, Origin, little_endian
 
 
 class Batch(NamedTuple):
@@ -64,9 +64,11 @@ def encode_batch(
     headers: Sequence[HeadersLike | None] | None,
     timestamps: Sequence[int] | None,
     max_record_bytes: int,
+    deltas: Sequence[int] | None = None,
 ) -> Batch:
     """Return records as a batch; values, keys and headers are checked and copied.
 
+    ``deltas`` are the offsets relative to the batch's first, where they are not 0, 1, 2 and so on.
     TypeError for what is not bytes, RecordTooLargeError for a record beyond ``max_record_bytes``
     or a batch beyond what one frame holds.
     """
@@ -80,7 +82,7 @@ def encode_batch(
         if not any(header_blobs):
             header_blobs = None
     _check_sizes(key_column, value_column, header_blobs, max_record_bytes)
-    return _join(key_column, value_column, header_blobs, timestamps)
+    return _join(key_column, value_column, header_blobs, timestamps, deltas)
 
 
 def _column(what: str, items: Sequence[object]) -> _Column:
@@ -130,6 +132,7 @@ def _join(
     values: _Column,
     headers: list[bytes] | None,
     timestamps: Sequence[int] | None,
+    deltas: Sequence[int] | None,
 ) -> Batch:
     flags = f.COLUMNS
     pieces: list[bytes] = []
@@ -145,6 +148,9 @@ def _join(
         flags |= f.TIMESTAMPS
         stamps = array("q", timestamps)
         pieces.append(little_endian(stamps[:]).tobytes())
+    if deltas is not None:
+        flags |= f.DELTAS
+        pieces.append(little_endian(array("I", deltas)).tobytes())
     header_blob = b""
     if headers:
         flags |= f.HEADERS
@@ -178,22 +184,35 @@ def _join(
     )
 
 
+EMPTY_BATCH = Batch(0, f.COLUMNS | f.FIXED_VALUES, None, 0, 0, 0, (), 0)
+
+
 def encode_frame(
-    batch: Batch, offset: int, timestamp: int, context: bytes, seed: int, position: int
+    batch: Batch,
+    offset: int,
+    timestamp: int,
+    context: bytes,
+    seed: int,
+    position: int,
+    *,
+    extent: int | None = None,
+    origin: Origin = NOBODY,
+    tombstones_since: int = 0,
 ) -> bytes:
-    """Return a batch as a frame for its place; ``timestamp`` is the largest of its records."""
-    head = f.SHORT_PREFIX.pack(batch.frame_bytes, batch.record_count, offset, timestamp, context)
+    """Return a batch as a frame for its place; ``timestamp`` is the largest of its records.
+
+    ``extent`` is how many offsets it covers, where records between or behind its own are gone.
+    """
+    covered = batch.record_count if extent is None else extent
+    head = f.SHORT_PREFIX.pack(batch.frame_bytes, covered, offset, timestamp, context)
     head += HEADER.pack(
         batch.record_count,
-        -1,
-        -1,
-        -1,
-        -1,
+        *origin,
         batch.key_bytes,
         batch.value_bytes,
         batch.header_bytes,
         batch.body_bytes,
-        0,
+        tombstones_since,
     )
     crc = crc32c(head, seed ^ position)
     for piece in batch.body:

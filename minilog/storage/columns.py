@@ -6,7 +6,8 @@ A columns frame goes on after its prefix (see ``format.py``) with 52 bytes:
     40  producer id, -1 = none          i64    68  values: likewise                   u32
     48  base sequence, -1 = none        i64    72  headers: bytes of all              u32
     56  producer epoch, -1 = none       i32    76  body: bytes before compression     u32
-    60  leader epoch, -1 = none         i32    80  zero                               i64
+    60  leader epoch, -1 = none         i32    80  tombstones first seen by a
+                                                   cleaning, ms, 0 = not yet          i64
 
 and from byte 88 with the columns that its flags name, each starting at a multiple of 8:
 
@@ -34,6 +35,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise, repeat
 from struct import Struct
+from typing import NamedTuple
 
 from minilog.records import Headers
 from minilog.storage import format as f
@@ -171,6 +173,18 @@ class ColumnRows:
         )
 
 
+class Origin(NamedTuple):
+    """Who sent a batch, as far as it is known."""
+
+    producer_id: int = -1
+    base_sequence: int = -1
+    producer_epoch: int = -1
+    leader_epoch: int = -1
+
+
+NOBODY = Origin()
+
+
 class ColumnsFrame:
     """A columns frame in a region: where its columns are, and rows cut from them.
 
@@ -182,8 +196,10 @@ class ColumnsFrame:
         if len(head) < HEADER.size:
             self.is_sound = False
             return
-        count, _, _, _, _, key_bytes, value_bytes, header_bytes, body, _ = HEADER.unpack(head)
+        count, *origin, key_bytes, value_bytes, header_bytes, body, seen_ms = HEADER.unpack(head)
         self.count: int = count
+        self.origin = Origin(*origin)
+        self.tombstones_since: int = seen_ms  # when a cleaning first saw those in here
         self._prefix = prefix
         self._region = region
         self._key_bytes = key_bytes
@@ -297,6 +313,14 @@ class ColumnsFrame:
         numbers = array(code)
         numbers.frombytes(self._region[at + start * size : at + stop * size])
         return little_endian(numbers).tolist()
+
+
+def record_count(prefix: f.Prefix, region: Region, position: int) -> int:
+    """Return how many records the frame at ``position`` holds."""
+    if not prefix.flags & f.COLUMNS:
+        return 0 if prefix.flags & f.SEAL else 1
+    start = position + f.PREFIX_SIZE
+    return int.from_bytes(region[start : start + 4], "little")
 
 
 @lru_cache(maxsize=64)
