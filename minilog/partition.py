@@ -8,7 +8,7 @@ which key goes where.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from minilog.arguments import as_list, check_whole, timestamps_of
 from minilog.clock import Deadline, check_timeout
@@ -92,7 +92,7 @@ class Partition(SharedLog):
         """
         if (
             value.__class__ is bytes
-            and (key is None or key.__class__ is bytes)
+            and (key.__class__ is bytes or key is self._no_key)
             and timestamp is None
             and expected_offset is None
             and not headers
@@ -103,7 +103,7 @@ class Partition(SharedLog):
                 now_ms = self._now_ms()
                 offset = self._log.append_one(key, value, now_ms, now_ms)  # type: ignore
                 if offset is None:
-                    offset = self._append_with_room(key, value, now_ms)
+                    offset = self._append_with_room(key, value, now_ms)  # type: ignore[arg-type]
         else:
             offset, _ = self._append_checked(value, key, headers, timestamp, expected_offset)
         if self._is_sync_always:
@@ -125,7 +125,7 @@ class Partition(SharedLog):
         """
         if (
             value.__class__ is bytes
-            and (key is None or key.__class__ is bytes)
+            and (key.__class__ is bytes or key is self._no_key)
             and timestamp is None
             and not headers
             and self._is_plain
@@ -134,7 +134,7 @@ class Partition(SharedLog):
                 stamp = self._now_ms()
                 offset = self._log.append_one(key, value, stamp, stamp)  # type: ignore
                 if offset is None:
-                    offset = self._append_with_room(key, value, stamp)
+                    offset = self._append_with_room(key, value, stamp)  # type: ignore[arg-type]
         else:
             offset, stamp = self._append_checked(value, key, headers, timestamp, None)
         if self._is_sync_always:
@@ -165,6 +165,8 @@ class Partition(SharedLog):
         encoded = encode_headers(headers_of(headers))
         self._check_size(len(value or b"") + len(key or b"") + len(encoded))
         given = None if timestamp is None else timestamp_of(timestamp)
+        if key is None:
+            self.check_keys(None)
         if expected_offset is not None:
             check_whole("expected_offset", expected_offset)
         with self._lock:
@@ -204,6 +206,7 @@ class Partition(SharedLog):
             with self._lock:
                 end = self._writable_log().end_offset
             return range(end, end)
+        self.check_keys(listed_columns["keys"])
         each = given if isinstance(given, list) else None
         batch = encode_batch(
             listed,
@@ -223,6 +226,17 @@ class Partition(SharedLog):
         if self._waiters:
             self._wake()
         return offsets
+
+    def check_keys(self, keys: Sequence[object] | None) -> None:
+        """Raise InvalidRecordError where a record lacks the key that compaction goes by."""
+        if self._no_key is None and not self._host.config.is_compacted:
+            return
+        if keys is None or None in keys:
+            which = "the record" if not keys else f"record {keys.index(None)} of them"
+            raise InvalidRecordError(
+                f"{which} has no key; {self.topic} is compacted (cleanup_policy="
+                f"{self._host.config.cleanup_policy!r}), so every record needs one"
+            )
 
     def _check_size(self, size: int) -> None:
         limit = self._host.config.max_record_bytes
@@ -340,12 +354,7 @@ class Partition(SharedLog):
             raise OffsetOutOfRangeError(self.topic, self._index, offset, start, end)
         if offset <= self._start:
             return
-        self.flush()  # a crash must not bring the end below the new start
-        self._host.raise_start_offset(self._index, offset)
-        with self._lock:
-            log.drop_before(offset, self._now_ms())
-            if self._published is not None:
-                self._published = log.end()
+        self._raise_start(offset, self._now_ms())
 
     # ------------------------------------------------------------ for producers and consumers
 

@@ -175,6 +175,8 @@ class Producer:
         atomic; any iterables of any length, one entry per value (ConfigError, a ValueError).
         """
         columns = self._columns(values, keys, headers, timestamps)
+        if isinstance(keys, (list, tuple)):  # all of it can be looked at before any is written
+            self._partitions(topic)[0].check_keys(keys)
         written: dict[int, range] = {}
         buffers: dict[int, Buffer] = {}
         held = 0
@@ -221,7 +223,9 @@ class Producer:
 
     def _spread(self, topic: str, rows: Rows, partition: int | None) -> Iterator[tuple[int, Rows]]:
         """Yield which records go to which partition."""
-        count = len(self._partitions(topic))
+        partitions = self._partitions(topic)
+        count = len(partitions)
+        partitions[0].check_keys(rows.keys)
         if partition is not None or count == 1:
             yield self._target(topic, None, partition, 0).index, rows
         elif rows.keys is None:
@@ -341,6 +345,8 @@ class BatchSender:
         limit = target.max_record_bytes
         if size > limit:
             raise too_large(size, limit)
+        if key is None:
+            target.check_keys(None)
         if size > self._room:
             self.flush()
         route = self._routes.get(topic)

@@ -197,11 +197,12 @@ def encode_frame(
     *,
     extent: int | None = None,
     origin: Origin = NOBODY,
-    tombstones_since: int = 0,
+    tombstones_since: int = -1,
 ) -> bytes:
     """Return a batch as a frame for its place; ``timestamp`` is the largest of its records.
 
-    ``extent`` is how many offsets it covers, where records between or behind its own are gone.
+    ``extent`` is how many offsets it covers, where records between or behind its own are gone;
+    ``tombstones_since`` when a cleaning first saw its tombstones.
     """
     covered = batch.record_count if extent is None else extent
     head = f.SHORT_PREFIX.pack(batch.frame_bytes, covered, offset, timestamp, context)
@@ -212,7 +213,7 @@ def encode_frame(
         batch.value_bytes,
         batch.header_bytes,
         batch.body_bytes,
-        tombstones_since,
+        tombstones_since + 1,
     )
     crc = crc32c(head, seed ^ position)
     for piece in batch.body:

@@ -6,8 +6,8 @@ A columns frame goes on after its prefix (see ``format.py``) with 52 bytes:
     40  producer id, -1 = none          i64    68  values: likewise                   u32
     48  base sequence, -1 = none        i64    72  headers: bytes of all              u32
     56  producer epoch, -1 = none       i32    76  body: bytes before compression     u32
-    60  leader epoch, -1 = none         i32    80  tombstones first seen by a
-                                                   cleaning, ms, 0 = not yet          i64
+    60  leader epoch, -1 = none         i32    80  when its tombstones were first
+                                                   cleaned, ms + 1, 0 = not yet       i64
 
 and from byte 88 with the columns that its flags name, each starting at a multiple of 8:
 
@@ -199,7 +199,7 @@ class ColumnsFrame:
         count, *origin, key_bytes, value_bytes, header_bytes, body, seen_ms = HEADER.unpack(head)
         self.count: int = count
         self.origin = Origin(*origin)
-        self.tombstones_since: int = seen_ms  # when a cleaning first saw those in here
+        self.tombstones_since: int = seen_ms - 1  # when a cleaning first saw those in here
         self._prefix = prefix
         self._region = region
         self._key_bytes = key_bytes

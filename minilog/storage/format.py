@@ -14,13 +14,13 @@ Header, 64 bytes:
      0  magic "minilog\\0"                8s   32  created, ms                      i64
      8  format version                   u32  40  writer epoch                     u32
     12  flags (none yet)                 u32  44  cleaned to, 0 = not cleaned      i64
-    16  base offset                      i64  52  tombstones since, ms, 0 = none   i64
+    16  base offset                      i64  52  tombstones since, ms + 1, 0: no  i64
     24  durable base                     i64  60  crc32c of bytes 0 to 60          u32
 
 Durable base: that of the oldest segment not known to be synced when this one was made. Cleaned
-to: compaction made this segment, of one or of several, when every record of the log below that
-offset was the last of its key. Tombstones since: when a cleaning first saw the oldest of those
-that are in here (those that none has seen yet do not count).
+to: compaction made this segment, of one or of several, and looked for later records of the same
+keys up to that offset. Tombstones since: when a cleaning first saw the oldest of those in here
+that any has seen.
 
 Prefix, 36 bytes; the same for every frame:
 
@@ -145,7 +145,7 @@ class SegmentHeader(NamedTuple):
     created_ms: int
     epoch: int
     cleaned_to: int = 0
-    tombstones_since: int = 0
+    tombstones_since: int = -1
 
 
 class Seal(NamedTuple):
@@ -187,7 +187,7 @@ def encode_header(header: SegmentHeader) -> bytes:
         header.durable_base,
         header.created_ms,
         header.epoch,
-        CLEANING.pack(header.cleaned_to, header.tombstones_since),
+        CLEANING.pack(header.cleaned_to, header.tombstones_since + 1),
     )
     return head + CRC.pack(crc32c(head))
 
@@ -196,12 +196,13 @@ def decode_header(data: bytes, path: str) -> SegmentHeader:
     """Return what a segment says of itself; CorruptionError or UnsupportedFormatError."""
     if len(data) < HEADER_SIZE:
         raise CorruptionError("the segment's header is cut short", path=path)
-    magic, version, _, *fields, cleaning = HEADER.unpack_from(data)
+    magic, version, _, base, durable_base, created, epoch, cleaning = HEADER.unpack_from(data)
     if magic != MAGIC or CRC.pack(crc32c(data[:60])) != data[60:HEADER_SIZE]:
         raise CorruptionError("the segment's header fails its checksum", path=path)
     if version > FORMAT:
         raise unsupported(path, version)
-    return SegmentHeader(*fields, *CLEANING.unpack(cleaning))
+    cleaned_to, since = CLEANING.unpack(cleaning)
+    return SegmentHeader(base, durable_base, created, epoch, cleaned_to, since - 1)
 
 
 def encode_single(

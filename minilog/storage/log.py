@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from itertools import pairwise, zip_longest
+from itertools import islice, pairwise, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from minilog.config import TopicConfig
-from minilog.errors import CorruptionError
+from minilog.errors import CorruptionError, SyncFailedError
 from minilog.records import LATEST_TIMESTAMP, Rows
 from minilog.storage import format as f
 from minilog.storage.batch import Batch
@@ -202,6 +202,15 @@ class Log:
         """Say whether the segment that is appended to was begun so long ago."""
         tail = self._view[1]
         return not tail.is_empty and now_ms - tail.began_ms() >= age_ms
+
+    @property
+    def has_records_in_tail(self) -> bool:
+        """Whether the segment that is appended to holds anything."""
+        return not self._view[1].is_empty
+
+    def has_segments_below(self, offset: int) -> bool:
+        """Say whether there are segments that end at or before an offset."""
+        return len(list(islice(self._view[0].irange(None, offset), 2))) > 1
 
     def segments(self) -> list[Segment]:
         """Return the segments with what their seals say; the last is the one appended to."""
@@ -486,10 +495,22 @@ class Log:
                 self._view = view
             raise
 
+    def sync_names(self) -> None:
+        """Return when the names of the files are on the disk; SyncFailedError: who knows."""
+        try:
+            self.directory.sync()
+        except OSError as error:
+            raise SyncFailedError(f"a sync of {self.directory.path} failed ({error})") from error
+
+    @property
+    def has_superseded(self) -> bool:
+        """Whether files are left that others were put for."""
+        return bool(self._superseded)
+
     def forget_superseded(self) -> None:
         """Make replacing durable, then remove the files of the segments that were replaced."""
         if self._superseded:
-            self.directory.sync()
+            self.sync_names()
         while self._superseded:
             base = self._superseded[-1]
             if base not in self._view[0]:

@@ -153,12 +153,16 @@ class Segment:
         """Return what the file says of itself; CorruptionError, UnsupportedFormatError."""
         return f.decode_header(self.region()[0 : f.HEADER_SIZE], self.path)
 
+    def read_header(self) -> f.SegmentHeader:
+        """Return the same without mapping the file."""
+        return f.decode_header(self.open_file().read(0, f.HEADER_SIZE), self.path)
+
     def load_seal(self) -> bool:
         """Take the tail from the seal at the end of the file; False when there is none.
 
         The file is not mapped for it: ten thousand segments are judged in a second.
         """
-        file = self._opened()
+        file = self.open_file()
         position = file.size() - f.SEAL_SIZE
         if position < f.HEADER_SIZE or position % 8:
             return False
@@ -171,7 +175,7 @@ class Segment:
         self._believe(position, f.decode_seal(prefix, frame))
         return True
 
-    def _opened(self) -> File:
+    def open_file(self) -> File:
         """Return the file, open for reading; where descriptors ran out, maps are let go."""
         name = f"{self.name}.log"
         try:
@@ -232,10 +236,14 @@ class Segment:
             self.is_live = False
             self._region = None  # by map from now on
 
-    def take_over(self, position: int, seal: f.Seal, cleaning: tuple[int, int]) -> None:
-        """Be the segment that compaction has written: its seal, and what its header says."""
+    def take_over(
+        self, position: int, seal: f.Seal, cleaning: tuple[int, int], index: Index | None
+    ) -> None:
+        """Be the segment that compaction has written: its seal, what its header says, and an
+        index in memory until there is one on the disk."""
         self._believe(position, seal)
         self._cleaning = cleaning
+        self._index = index
         self.durable = position
         self.is_cleaned = True
 
@@ -264,11 +272,16 @@ class Segment:
 
     @property
     def cleaning(self) -> tuple[int, int]:
-        """What its header says of compaction: cleaned to, and tombstones since; 0 is none."""
+        """What its header says of compaction: cleaned to (0: never), and tombstones since (-1)."""
         if self._cleaning is None:
-            header = f.decode_header(self._opened().read(0, f.HEADER_SIZE), self.path)
+            header = self.read_header()
             self._cleaning = (header.cleaned_to, header.tombstones_since)
         return self._cleaning
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every record in it was compacted."""
+        return self.cleaning[0] >= self.next_offset
 
     def is_of_compaction(self) -> bool:
         """Say whether compaction has made it; a header that is damaged says nothing."""
@@ -597,6 +610,13 @@ class Segment:
             index = Index(MemoryDirectory(), self.name, self.seed)
             self.index_frames(index, Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0))
         return index
+
+    def forget_index(self, *, unlink: bool = False) -> None:
+        """Look for the index anew at the next use; ``unlink``: there is to be none until then."""
+        self._view = None
+        self._index = None
+        if unlink:
+            Index(self._place.directory, self.name, self.seed).remove()
 
     def ensure_index(self) -> None:
         """Have the index that appends go on with; made anew if it is missing."""
