@@ -33,7 +33,6 @@ from minilog.errors import (
     MinilogError,
     ReadOnlyError,
     StorageError,
-    SyncFailedError,
     TopicExistsError,
     UnknownTopicError,
 )
@@ -113,6 +112,7 @@ class Broker(Waiters):
         self._is_in_memory = isinstance(path, str) and path == MEMORY
         self._home = home_at(path)
         self._housekeeper = Housekeeper(self, self._house_interval_ms())
+        self._cleaned_ms = self._synced_ms = self._clock.now_ms()
         if read_only:
             self._open_for_reading()
         else:
@@ -122,6 +122,8 @@ class Broker(Waiters):
         if subscribe is not None:
             subscribe(self.keep_house)
         enrol(self)
+        for topic in list(self._topics.values()):
+            self.have_house_kept(topic.config)
 
     # ------------------------------------------------------------ opening
 
@@ -228,6 +230,7 @@ class Broker(Waiters):
                 return self.create_topic(name, partitions, exist_ok=exist_ok, **settings)
             topic = self._make_topic(name, partitions, config)
         self.topic_changed()
+        self.have_house_kept(config)
         return topic
 
     def _make_topic(self, name: str, partitions: int, config: TopicConfig) -> Topic:
@@ -452,26 +455,82 @@ class Broker(Waiters):
             partition.flush()
 
     def maintain(self) -> None:
-        """Do now what is due by the clock: sync, roll by age."""
+        """Do now what is due by the clock: sync, roll by age, expire, compact."""
         self.check_open()
         self._transactions.expire()
         now_ms = self._clock.now_ms()
         for partition in self._partitions():
             partition.maintain(now_ms, sync=self._config.sync == "interval")
+            partition.clean(now_ms, lambda: None)
 
     def keep_house(self) -> None:
         """Do what is due, for nobody in particular; errors are kept."""
         if self._refusal is not None:
             return
         self._transactions.expire()
+        partitions = self._partitions()
+        for partition in partitions:
+            self._keep(partition.maintain, sync=self._config.sync == "interval")
+        if not self._is_cleaning_due():
+            return
+        for partition in partitions:
+            self._keep(partition.clean, step=lambda: self._pause_cleaning(partitions))
+
+    def _keep(self, work: Callable[..., None], **how: Any) -> None:
+        """Do some work on a partition; what goes wrong is kept."""
+        try:
+            work(self._clock.now_ms(), **how)
+        except (ClosedError, UnknownTopicError, ForkedError):
+            return  # it went while we came
+        except (OSError, MinilogError) as error:
+            self.note(error)
+
+    def _is_cleaning_due(self) -> bool:
+        """Say whether to look at what may be expired and compacted: not at every sync."""
+        if self._config.read_only or not self._config.maintenance_interval_ms:
+            return False
+        if not hasattr(self._clock, "subscribe"):
+            now_ms = self._clock.now_ms()
+            if abs(now_ms - self._cleaned_ms) < self._config.maintenance_interval_ms:
+                return False
+            self._cleaned_ms = now_ms
+        return True
+
+    def _pause_cleaning(self, partitions: list[Partition]) -> None:
+        """In the middle of a compaction: end it when the broker is closed, and sync in time.
+
+        Its own partition's compaction is running, so nothing here may wait for that.
+        """
+        if self._housekeeper.is_stopping:
+            raise _closed()
         now_ms = self._clock.now_ms()
-        for partition in self._partitions():
-            try:
-                partition.maintain(now_ms, sync=self._config.sync == "interval")
-            except (OSError, SyncFailedError) as error:
-                self._errors = [*self._errors[-9:], error]
-            except (ClosedError, UnknownTopicError):
-                continue  # it went while we came
+        if self._config.sync == "interval" and (
+            abs(now_ms - self._synced_ms) >= self._config.sync_interval_ms
+        ):
+            self._synced_ms = now_ms
+            for partition in partitions:
+                self._keep(partition.maintain, sync=True)
+
+    def have_house_kept(self, config: TopicConfig) -> None:
+        """Have a thread do what is due, if a topic with these settings will ever need it."""
+        if not (config.is_expiring or config.is_compacted) or self._config.read_only:
+            return
+        if self._config.maintenance_interval_ms and not hasattr(self._clock, "subscribe"):
+            with self._mark_lock:
+                self._housekeeper.start()
+
+    def note(self, error: Exception) -> None:
+        """Keep an error of housekeeping, the last ten of them."""
+        self._errors = [*self._errors[-9:], error]
+
+    def committed_floor(
+        self, topic: Topic, partition: int, group_names: tuple[str, ...]
+    ) -> int | None:
+        """Return the smallest offset that these groups have committed of a partition; None where
+        one of them has committed nothing, so that everything is kept for it."""
+        place = Place(topic.id.bytes, partition)
+        committed = [self._ledger.committed(name).get(place, -1) for name in group_names]
+        return None if -1 in committed else min(committed, default=None)
 
     def close(self) -> None:
         """End every wait, put everything on the disk and let the next writer in."""
@@ -581,6 +640,7 @@ class Broker(Waiters):
             mark=self._marks.get(_mark_key(topic, partition)),
             is_write_through=self.is_sync_always,
             same_boot=lock is not None and lock.is_same_boot,
+            now_ms=self._clock.now_ms(),
         )
         directory = topic.partition_directory(partition)
         log = Log(directory, topic.identity(partition), topic.config, self._maps, opening)
@@ -600,7 +660,7 @@ class Broker(Waiters):
                 self._housekeeper.start()
 
     def _house_interval_ms(self) -> int:
-        if self._config.sync != "interval":
+        if self._config.sync != "interval" or self._is_in_memory:
             return self._config.maintenance_interval_ms
         if not self._config.maintenance_interval_ms:
             return self._config.sync_interval_ms

@@ -18,6 +18,7 @@ MIB = 1024 * KIB
 DAY_MS = 24 * 60 * 60 * 1000
 FOREVER = -1
 LARGEST = 2**63 - 1
+LONGEST_NAME = 249
 LARGEST_FRAME_BYTES = 2**30  # positions and sizes in a frame are 32-bit; this keeps well inside
 
 
@@ -55,6 +56,7 @@ TOPIC_KNOBS: dict[str, Knob] = {
     "cleanup_policy": Knob("delete", words=("delete", "compact", "compact,delete")),
     "retention_ms": Knob(FOREVER, low=FOREVER),
     "retention_bytes": Knob(FOREVER, low=FOREVER),
+    "retain_until_consumed": Knob(()),
     "delete_retention_ms": Knob(DAY_MS),
     "min_compaction_lag_ms": Knob(0),
     "min_cleanable_dirty_ratio": Knob(0.5),
@@ -72,16 +74,6 @@ BROKER_KNOBS: dict[str, Knob] = {
     "maintenance_interval_ms": Knob(60_000),
 }
 
-# Settings whose rooms are not built yet: only their default, which asks for nothing, is taken.
-NOT_YET = (
-    "cleanup_policy",
-    "retention_ms",
-    "retention_bytes",
-    "delete_retention_ms",
-    "min_compaction_lag_ms",
-    "min_cleanable_dirty_ratio",
-)
-
 
 class TopicConfig(NamedTuple):
     """The settings of one topic; made by ``TopicConfig.of``, which checks them."""
@@ -93,6 +85,7 @@ class TopicConfig(NamedTuple):
     cleanup_policy: str = "delete"
     retention_ms: int = FOREVER
     retention_bytes: int = FOREVER
+    retain_until_consumed: tuple[str, ...] = ()
     delete_retention_ms: int = DAY_MS
     min_compaction_lag_ms: int = 0
     min_cleanable_dirty_ratio: float = 0.5
@@ -109,7 +102,20 @@ class TopicConfig(NamedTuple):
         """Return a copy with ``settings`` changed; ConfigError where one is not allowed."""
         for name, value in settings.items():
             check_topic_setting(name, value)
-        return self._replace(**settings)
+        changed = self._replace(**settings)
+        groups = tuple(dict.fromkeys(changed.retain_until_consumed))
+        return changed._replace(retain_until_consumed=groups)
+
+    @property
+    def is_compacted(self) -> bool:
+        """Whether of each key only the last record stays, so that every record needs one."""
+        return "compact" in self.cleanup_policy
+
+    @property
+    def is_expiring(self) -> bool:
+        """Whether records go for their age or size."""
+        has_bounds = self.retention_ms != FOREVER or self.retention_bytes != FOREVER
+        return has_bounds and "delete" in self.cleanup_policy
 
 
 class BrokerConfig(NamedTuple):
@@ -139,11 +145,20 @@ def check_topic_setting(name: str, value: Any) -> None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not 0 <= value <= 1:
             raise ConfigError(f"{name} is {value!r}; it must be a number from 0 to 1")
+    elif name == "retain_until_consumed":
+        _check_groups(name, value)
     else:
         knob.check(name, value)
-    if name in NOT_YET and value != knob.default:
+
+
+def _check_groups(name: str, value: Any) -> None:
+    is_named = isinstance(value, (tuple, list)) and all(
+        isinstance(group, str) and 1 <= len(group) <= LONGEST_NAME for group in value
+    )
+    if not is_named:
         raise ConfigError(
-            f"{name}={value!r} is not available in this version yet; leave it at {knob.default!r}"
+            f"{name} is {value!r}; it must be a tuple or list of group names, each a str of 1 to "
+            f"{LONGEST_NAME} characters"
         )
 
 

@@ -27,6 +27,11 @@ class Housekeeper:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to end."""
+        return self._stop.is_set()
+
     def start(self) -> None:
         """Start the thread, once."""
         if self._thread is None:

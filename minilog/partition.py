@@ -8,11 +8,12 @@ which key goes where.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from minilog.arguments import as_list, check_whole, timestamps_of
 from minilog.clock import Deadline, check_timeout
 from minilog.errors import (
+    CorruptionError,
     InvalidRecordError,
     OffsetConflictError,
     OffsetOutOfRangeError,
@@ -23,6 +24,7 @@ from minilog.records import (
     HeadersLike,
     Record,
     Records,
+    Rows,
     TimestampLike,
     bytes_of,
     headers_of,
@@ -30,7 +32,7 @@ from minilog.records import (
 )
 from minilog.shared_log import SharedLog
 from minilog.sources import Source
-from minilog.storage import NOBODY, Log, Origin, encode_batch, encode_headers, too_large
+from minilog.storage import NOBODY, End, Log, Origin, encode_batch, encode_headers, too_large
 
 Hides = Callable[[int], bool]
 
@@ -76,9 +78,7 @@ class Partition(SharedLog):
         if self._host.has_transactions:
             parts = self.read_up_to(self.start_offset, self.end_offset)
             return sum(len(records) for records in parts)
-        log = self._opened()
-        start = self._start
-        return log.record_count(start, self._end(log).next_offset)
+        return self._look(lambda log, end: log.record_count(self._start, end))
 
     def __bool__(self) -> bool:
         return True  # an empty partition is a partition
@@ -104,7 +104,7 @@ class Partition(SharedLog):
         """
         if (
             value.__class__ is bytes
-            and (key is None or key.__class__ is bytes)
+            and (key.__class__ is bytes or key is self._no_key)
             and timestamp is None
             and expected_offset is None
             and not headers
@@ -115,7 +115,7 @@ class Partition(SharedLog):
                 now_ms = self._now_ms()
                 offset = self._log.append_one(key, value, now_ms, now_ms)  # type: ignore
                 if offset is None:
-                    offset = self._append_with_room(key, value, now_ms)
+                    offset = self._append_with_room(key, value, now_ms)  # type: ignore[arg-type]
         else:
             offset, _ = self._append_checked(value, key, headers, timestamp, expected_offset)
         if self._is_sync_always:
@@ -137,7 +137,7 @@ class Partition(SharedLog):
         """
         if (
             value.__class__ is bytes
-            and (key is None or key.__class__ is bytes)
+            and (key.__class__ is bytes or key is self._no_key)
             and timestamp is None
             and not headers
             and self._is_plain
@@ -146,7 +146,7 @@ class Partition(SharedLog):
                 stamp = self._now_ms()
                 offset = self._log.append_one(key, value, stamp, stamp)  # type: ignore
                 if offset is None:
-                    offset = self._append_with_room(key, value, stamp)
+                    offset = self._append_with_room(key, value, stamp)  # type: ignore[arg-type]
         else:
             offset, stamp = self._append_checked(value, key, headers, timestamp, None)
         if self._is_sync_always:
@@ -177,6 +177,8 @@ class Partition(SharedLog):
         encoded = encode_headers(headers_of(headers))
         self._check_size(len(value or b"") + len(key or b"") + len(encoded))
         given = None if timestamp is None else timestamp_of(timestamp)
+        if key is None:
+            self.check_keys(None)
         if expected_offset is not None:
             check_whole("expected_offset", expected_offset)
         with self._lock:
@@ -210,6 +212,8 @@ class Partition(SharedLog):
         encoded = encode_headers(headers_of(headers))
         self._check_size(len(value or b"") + len(key or b"") + len(encoded))
         given = None if timestamp is None else timestamp_of(timestamp)
+        if key is None:
+            self.check_keys(None)
         with self._lock:
             log = self._writable_log()
             now_ms = self._now_ms()
@@ -350,6 +354,7 @@ class Partition(SharedLog):
             with self._lock:
                 end = self._writable_log().end_offset
             return range(end, end)
+        self.check_keys(listed_columns["keys"])
         each = given if isinstance(given, list) else None
         batch = encode_batch(
             listed,
@@ -357,7 +362,7 @@ class Partition(SharedLog):
             listed_columns["headers"],
             each if self._host.config.timestamp_type == "create" else None,
             self._host.config.max_record_bytes,
-            self._host.config.compression,
+            compression=self._host.config.compression,
         )
         with self._lock:
             log = self._writable_log()
@@ -376,6 +381,17 @@ class Partition(SharedLog):
         if self._waiters:
             self._wake()
         return offsets
+
+    def check_keys(self, keys: Sequence[object] | None) -> None:
+        """Raise InvalidRecordError where a record lacks the key that compaction goes by."""
+        if self._no_key is None and not self._host.config.is_compacted:
+            return
+        if keys is None or None in keys:
+            which = "the record" if not keys else f"record {keys.index(None)} of them"
+            raise InvalidRecordError(
+                f"{which} has no key; {self.topic} is compacted (cleanup_policy="
+                f"{self._host.config.cleanup_policy!r}), so every record needs one"
+            )
 
     def _check_size(self, size: int) -> None:
         limit = self._host.config.max_record_bytes
@@ -448,18 +464,24 @@ class Partition(SharedLog):
         name, index = self._host.name, self._index
         try:
             found, following = log.read(offset, end, max_records, max_bytes, hides)
-        except FileNotFoundError:
-            if self._refusal is not None:
-                raise self._refusal() from None
-            # Dropped meanwhile, by this process or, for a read-only broker, by another.
-            if self._is_read_only:
-                log.forget_missing()
-                self._opened()
+        except (FileNotFoundError, CorruptionError):
+            found, following = self._read_again(offset, max_records, max_bytes, hides)
+        return Records([(name, index, rows) for rows in found], following)
+
+    def _read_again(
+        self, offset: int, max_records: int, max_bytes: int, hides: Hides | None
+    ) -> tuple[list[Rows], int]:
+        """Return what ``Log.read`` does, when it has not: what was to be read may have been
+        deleted meanwhile, or its files replaced."""
+
+        def read(log: Log, end: End) -> tuple[list[Rows], int]:
             start = self._start
             if offset < start:
-                raise OffsetOutOfRangeError(name, index, offset, start, end.next_offset) from None
-            raise
-        return Records([(name, index, rows) for rows in found], following)
+                name, index = self._host.name, self._index
+                raise OffsetOutOfRangeError(name, index, offset, start, end.next_offset)
+            return log.read(offset, end, max_records, max_bytes, hides)
+
+        return self._look(read)
 
     def read_all(self, offset: int, max_records: int) -> Records:
         """Return records as ``read`` does, those of aborted transactions too."""
@@ -503,8 +525,7 @@ class Partition(SharedLog):
     def offset_at(self, timestamp: TimestampLike) -> int | None:
         """Return the earliest offset whose timestamp is at or after ``timestamp``; None if none."""
         wanted = timestamp_of(timestamp)
-        log = self._opened()
-        return log.offset_at(wanted, self._start, self._end(log))
+        return self._look(lambda log, end: log.offset_at(wanted, self._start, end))
 
     # ------------------------------------------------------------ what goes
 
@@ -522,13 +543,7 @@ class Partition(SharedLog):
             raise OffsetOutOfRangeError(self.topic, self._index, offset, start, end)
         if offset <= self._start:
             return
-        self.flush()  # a crash must not bring the end below the new start
-        self._host.raise_start_offset(self._index, offset)
-        with self._lock:
-            self.keep_sequences()
-            log.drop_before(offset, self._now_ms())
-            if self._published is not None:
-                self._published = log.end()
+        self._raise_start(offset, self._now_ms())
 
     # ------------------------------------------------------------ for producers and consumers
 

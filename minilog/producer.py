@@ -233,7 +233,13 @@ class Producer:
         """
         self._check_outside()
         columns = self._columns(values, keys, headers, timestamps)
+        self._check_keys(topic, keys)
         return self._send_columns(topic, columns, partition, None)
+
+    def _check_keys(self, topic: str, keys: object) -> None:
+        """Look for keys that are missing, where that can be done before anything is written."""
+        if isinstance(keys, (list, tuple)):
+            self._partitions(topic)[0].check_keys(keys)
 
     def _send_columns(
         self,
@@ -288,7 +294,9 @@ class Producer:
 
     def _spread(self, topic: str, rows: Rows, partition: int | None) -> Iterator[tuple[int, Rows]]:
         """Yield which records go to which partition."""
-        count = len(self._partitions(topic))
+        partitions = self._partitions(topic)
+        count = len(partitions)
+        partitions[0].check_keys(rows.keys)
         if partition is not None or count == 1:
             yield self._target(topic, None, partition, 0).index, rows
         elif rows.keys is None:
@@ -419,6 +427,8 @@ class BatchSender:
         limit = target.max_record_bytes
         if size > limit:
             raise too_large(size, limit)
+        if key is None:
+            target.check_keys(None)
         if size > self._room:
             self.flush()
         route = self._routes.get(topic)
@@ -506,6 +516,7 @@ class Transaction:
     ) -> dict[int, range]:
         """Append records in batches, as ``producer.send_many`` does."""
         self._work.check()
+        self._producer._check_keys(topic, keys)
         columns = self._producer._columns(values, keys, headers, timestamps)
         return self._producer._send_columns(topic, columns, partition, self._work)
 

@@ -26,6 +26,29 @@ class RecoveryReport(NamedTuple):
         return "\n".join(map(str, self.problems))
 
 
+class CompactionReport(NamedTuple):
+    """What ``topic.compact()`` has done, over all its partitions and all their segments but the
+    empty ones that were rolled to."""
+
+    records_before: int
+    records_after: int
+    bytes_before: int
+    bytes_after: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.records_before} records in {self.bytes_before} bytes before, "
+            f"{self.records_after} in {self.bytes_after} after"
+        )
+
+
+class CompactionProgress(NamedTuple):
+    """How far a compaction of one partition is: bytes read, of about how many."""
+
+    bytes_read: int
+    bytes_total: int
+
+
 class VerifyReport(NamedTuple):
     """What reading every byte of a log found."""
 

@@ -10,22 +10,30 @@ nothing may be written until it is reopened). This module refuses to know record
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from minilog.clock import Clock, Deadline, Waiters
 from minilog.config import MIB, TopicConfig
-from minilog.errors import ReadOnlyError, SyncFailedError
+from minilog.errors import CorruptionError, GroupError, ReadOnlyError, SyncFailedError
 from minilog.group_sync import GroupSync
-from minilog.storage import SNAPSHOT_FILE, CleanMark, End, Log, Sequences
+from minilog.reports import CompactionProgress
+from minilog.storage import SNAPSHOT_FILE, CleanMark, End, Log, Sequences, retention
 from minilog.storage.files import Directory
 from minilog.waiting import wait_for_news
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from minilog.storage.compaction import Compacted, Rules
+
 EVERYTHING = 2**63
+NEVER = object()
+LOOKS = 3  # how often files are looked at anew before what is missing is said to be
+
+Found = TypeVar("Found")
 
 
 class Host(Protocol):
@@ -54,6 +62,8 @@ class Host(Protocol):
     def is_aborted(self, transaction: int) -> bool: ...
     @property
     def has_transactions(self) -> bool: ...
+    def committed_floor(self, partition: int) -> int | None: ...
+    def note(self, error: Exception) -> None: ...
 
 
 class SharedLog(Waiters):
@@ -74,10 +84,13 @@ class SharedLog(Waiters):
         self._is_sync_always = host.is_sync_always
         self._now_ms = host.clock.now_ms
         self._sequences: Sequences | None = None  # of named producers, once one has come
+        self._no_key: object = None  # what stands for no key, where a record needs none
+        self._progress: CompactionProgress | None = None
         self._make_locks()
 
     def _make_locks(self) -> None:
         self._lock = threading.Lock()
+        self._cleaning = threading.Lock()  # one compaction at a time; taken before the other
         self._group_sync = GroupSync()
 
     # ------------------------------------------------------------ waiting
@@ -182,6 +195,25 @@ class SharedLog(Waiters):
         self.reconfigure()
         return log
 
+    def _look(self, look: Callable[[Log, End], Found]) -> Found:
+        """Return what ``look`` finds in the log up to its end.
+
+        Where files are gone or replaced, a reader of another process's log looks at them anew.
+        """
+        looks = LOOKS if self._is_read_only else 0
+        while True:
+            log = self._opened()
+            try:
+                return look(log, self._end(log))
+            except (FileNotFoundError, CorruptionError):
+                if self._refusal is not None:
+                    raise self._refusal() from None
+                if not looks:
+                    raise
+            looks -= 1
+            with self._lock, contextlib.suppress(FileNotFoundError):
+                log.look_anew()
+
     def _end(self, log: Log) -> End:
         published = self._published
         return log.end() if published is None else published
@@ -221,6 +253,7 @@ class SharedLog(Waiters):
             and config.timestamp_type == "create"
             and config.max_record_bytes >= MIB
         )
+        self._no_key = NEVER if config.is_compacted else None
 
     def take_start(self, offset: int) -> None:
         """Take the first offset that is kept, as the topic has it."""
@@ -241,10 +274,133 @@ class SharedLog(Waiters):
         if sync:
             self.flush()
 
+    # ------------------------------------------------------------ what goes
+
+    @property
+    def compaction(self) -> CompactionProgress | None:
+        """How far a compaction is that runs now; None when none does."""
+        return self._progress
+
+    def clean(self, now_ms: int, step: Callable[[], None]) -> None:
+        """Expire and compact what is due; ``step`` is called now and then meanwhile."""
+        if self._refusal is not None or self._failure is not None or self._is_read_only:
+            return
+        config = self._host.config
+        if config.is_expiring:
+            self._expire(config, now_ms)
+        log = self._log
+        if log is not None and self._has_written and log.has_segments_below(self._start):
+            with self._lock:  # a crash came between raising the start and this
+                self._check_writable()
+                log.drop_before(self._start, now_ms)
+        if config.is_compacted:
+            self._roll_if(now_ms, lambda log: log.is_older_than(config.segment_ms, now_ms))
+            self.run_compaction(now_ms, step, min_dirty_ratio=config.min_cleanable_dirty_ratio)
+
+    def _roll_if(self, now_ms: int, is_due: Callable[[Log], bool]) -> None:
+        if is_due(self._opened()):
+            with self._lock:
+                log = self._writable_log()
+                if is_due(log):
+                    log.roll(now_ms)
+
+    def _expire(self, config: TopicConfig, now_ms: int) -> None:
+        log = self._opened()
+        wanted = EVERYTHING
+        if config.retain_until_consumed:
+            wanted = self._host.committed_floor(self._index) or 0
+        rules = retention.Rules(
+            now_ms, config.retention_ms, config.retention_bytes, self._settled(log), wanted
+        )
+        offset = retention.expired(log, rules)
+        before = self._start
+        if offset <= before:
+            return
+        self._raise_start(offset, now_ms)
+        if offset > wanted:
+            groups = ", ".join(map(repr, config.retain_until_consumed))
+            self._host.note(
+                GroupError(
+                    f"retention_bytes={config.retention_bytes} of {self._host.name}-{self._index} "
+                    f"has removed offsets {max(before, wanted)} to {offset} (end exclusive), which "
+                    f"retain_until_consumed would have kept for {groups}"
+                )
+            )
+
+    def _settled(self, log: Log) -> int:
+        """Return the offset before which records may be expired and compacted."""
+        return self._host.stable_offset(self._index, self._end(log).next_offset)
+
+    def _raise_start(self, offset: int, now_ms: int) -> None:
+        """Make ``offset`` the first that is kept, durably, and drop what only holds older ones."""
+        with self._lock:
+            log = self._writable_log()
+        self.flush()  # a crash must not bring the end below the new start
+        self._host.raise_start_offset(self._index, offset)
+        with self._lock:
+            self._check_writable()
+            self.keep_sequences()
+            before = log.end().base_offset
+            log.drop_before(offset, now_ms)
+            if self._published is not None and log.end().base_offset != before:
+                self._published = log.end()  # it rolled and synced
+
+    def run_compaction(
+        self, now_ms: int, step: Callable[[], None], *, min_dirty_ratio: float | None = None
+    ) -> Compacted:
+        """Compact the log where that is due; without a dirty ratio, roll and compact it anyway."""
+        from minilog.storage import compaction  # most programs never compact
+
+        with self._cleaning:
+            if min_dirty_ratio is None:
+                self._roll_if(now_ms, lambda log: log.has_records_in_tail)
+            log = self._opened()
+            rules = self._compaction_rules(compaction.Rules, log, now_ms)
+            if min_dirty_ratio is not None and not compaction.is_due(log, rules, min_dirty_ratio):
+                return compaction.Compacted()
+            with self._lock:
+                self._writable_log()
+                self.keep_sequences()
+            self.flush()  # what supersedes a record must not be lost when that is gone
+            total = 2 * sum(segment.size_bytes for segment in compaction.cleanable(log, rules))
+            self._progress = CompactionProgress(0, total)
+
+            def stepped(size: int) -> None:
+                self._check_writable()
+                done = self._progress or CompactionProgress(0, total)
+                read = done.bytes_read + size
+                self._progress = CompactionProgress(read, max(total, read))
+                step()
+
+            try:
+                host = compaction.Host(self._lock, self._check_writable, stepped)
+                return compaction.compact(log, rules, host)
+            except SyncFailedError as error:
+                self._fail(error)
+                raise
+            finally:
+                self._progress = None
+
+    def _compaction_rules(self, kind: type[Rules], log: Log, now_ms: int) -> Rules:
+        config = self._host.config
+        return kind(
+            limit=min(self._settled(log), log.end().base_offset),
+            lowest=self._start,
+            now_ms=now_ms,
+            delete_retention_ms=config.delete_retention_ms,
+            min_compaction_lag_ms=config.min_compaction_lag_ms,
+            segment_bytes=config.segment_bytes,
+            index_interval_bytes=config.index_interval_bytes,
+            compression=config.compression,
+            is_void=lambda make: make.is_control or self._host.is_aborted(make.transaction),
+        )
+
+    # ------------------------------------------------------------ the end
+
     def close(self, refusal: Callable[[], Exception]) -> CleanMark | None:
         """Refuse every later call and end every wait; return a mark where all was synced."""
-        with self._lock:
-            self._refusal = refusal
+        self._refusal = refusal  # first: a compaction that runs ends at its next step
+        with self._cleaning, self._lock:
             self._is_plain = False
             self._wake()
             log = self._log
@@ -255,6 +411,7 @@ class SharedLog(Waiters):
                     log.trim()
                     self._group_sync.run(lambda: False, self._sync)
                     self.keep_sequences()
+                    log.forget_superseded()
                     return log.mark()
             except OSError as error:
                 self._fail(error)
@@ -300,8 +457,8 @@ class SharedLog(Waiters):
 
     def abandon(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every later call, end every wait and let go of the files as they are."""
-        with self._lock:
-            self._refusal = refusal
+        self._refusal = refusal
+        with self._cleaning, self._lock:
             self._is_plain = False
             self._wake()
             if self._log is not None:

@@ -15,6 +15,7 @@ from minilog.arguments import check_whole
 from minilog.clock import Clock
 from minilog.config import TopicConfig
 from minilog.errors import (
+    ConfigError,
     CorruptionError,
     InvalidPartitionsError,
     UnknownPartitionError,
@@ -22,6 +23,7 @@ from minilog.errors import (
 )
 from minilog.partition import Partition
 from minilog.records import BytesLike, bytes_of
+from minilog.reports import CompactionReport
 from minilog.storage import Log, check_codec
 from minilog.storage.files import Directory
 from minilog.storage.format import decode_document, encode_document
@@ -97,6 +99,11 @@ class Owner(Protocol):
     def is_aborted(self, transaction: int) -> bool: ...
     @property
     def has_transactions(self) -> bool: ...
+    def committed_floor(
+        self, topic: Topic, partition: int, group_names: tuple[str, ...]
+    ) -> int | None: ...
+    def note(self, error: Exception) -> None: ...
+    def have_house_kept(self, config: TopicConfig) -> None: ...
 
 
 class Lockable(Protocol):
@@ -181,6 +188,24 @@ class Topic:
             self._save(self._state._replace(config=config))
             for partition in self._partitions:
                 partition.configure()
+        self._owner.have_house_kept(self.config)
+
+    def compact(self) -> CompactionReport:
+        """Roll and compact now, whatever the dirty ratio, and say what that did.
+
+        Appends and reads go on meanwhile; ``partition.compaction`` tells how far it is.
+        ConfigError unless ``cleanup_policy`` has ``"compact"``.
+        """
+        self._check_open()
+        self._owner.check_writable()
+        if not self.config.is_compacted:
+            raise ConfigError(
+                f"{self.name} has cleanup_policy={self.config.cleanup_policy!r}; compact() needs "
+                'one with "compact" in it'
+            )
+        now_ms = self.clock.now_ms()
+        done = [partition.run_compaction(now_ms, lambda: None) for partition in self.partitions]
+        return CompactionReport(*(sum(each[field] for each in done) for field in range(4)))
 
     def add_partitions(self, total: int) -> None:
         """Have ``total`` partitions from now on; only ever more. No record moves, so keys may
@@ -261,6 +286,15 @@ class Topic:
     def has_transactions(self) -> bool:
         """Whether there ever was a transaction."""
         return self._owner.has_transactions
+
+    def committed_floor(self, partition: int) -> int | None:
+        """Return the offset that the groups it is retained for have all committed, or None."""
+        groups = self.config.retain_until_consumed
+        return self._owner.committed_floor(self, partition, groups)
+
+    def note(self, error: Exception) -> None:
+        """Keep an error that nobody is there to be told."""
+        self._owner.note(error)
 
     # ------------------------------------------------------------ for the broker
 

@@ -17,6 +17,10 @@ Floor plan, each room knowing only those above it:
     recovery.py   what opening does after a crash; torn told from corrupt
     log.py        the segments of one partition
     sequences.py  what named producers have written
+    retention.py  which segments are old or too many
+    runs.py       a sealed segment from its first record to its last
+    rewriting.py  writing a segment that is to be put for others
+    compaction.py of each key only the last record stays
     inspection.py reading every byte, for ``minilog.verify``
 
 The files of a partition: ``<20-digit base offset>.log``, ``.index`` and ``.timeindex`` for each

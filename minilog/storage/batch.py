@@ -67,10 +67,12 @@ def encode_batch(
     headers: Sequence[HeadersLike | None] | None,
     timestamps: Sequence[int] | None,
     max_record_bytes: int,
+    deltas: Sequence[int] | None = None,
     compression: str = "none",
 ) -> Batch:
     """Return records as a batch; values, keys and headers are checked, copied and compressed.
 
+    ``deltas`` are the offsets relative to the batch's first, where they are not 0, 1, 2 and so on.
     TypeError for what is not bytes, RecordTooLargeError for a record beyond ``max_record_bytes``
     or a batch beyond what one frame holds.
     """
@@ -84,7 +86,8 @@ def encode_batch(
         if not any(header_blobs):
             header_blobs = None
     _check_sizes(key_column, value_column, header_blobs, max_record_bytes)
-    return compressed(_join(key_column, value_column, header_blobs, timestamps), compression)
+    batch = _join(key_column, value_column, header_blobs, timestamps, deltas)
+    return compressed(batch, compression)
 
 
 def compressed(batch: Batch, compression: str) -> Batch:
@@ -147,6 +150,7 @@ def _join(
     values: _Column,
     headers: list[bytes] | None,
     timestamps: Sequence[int] | None,
+    deltas: Sequence[int] | None,
 ) -> Batch:
     flags = f.COLUMNS
     pieces: list[bytes] = []
@@ -162,6 +166,9 @@ def _join(
         flags |= f.TIMESTAMPS
         stamps = array("q", timestamps)
         pieces.append(little_endian(stamps[:]).tobytes())
+    if deltas is not None:
+        flags |= f.DELTAS
+        pieces.append(little_endian(array("I", deltas)).tobytes())
     header_blob = b""
     if headers:
         flags |= f.HEADERS
@@ -195,6 +202,9 @@ def _join(
     )
 
 
+EMPTY_BATCH = Batch(0, f.COLUMNS | f.FIXED_VALUES, None, 0, 0, 0, (), 0)
+
+
 def encode_frame(
     batch: Batch,
     offset: int,
@@ -203,10 +213,18 @@ def encode_frame(
     seed: int,
     position: int,
     origin: f.Origin = f.NOBODY,
+    *,
+    extent: int | None = None,
+    tombstones_since: int = -1,
 ) -> bytes:
-    """Return a batch as a frame for its place; ``timestamp`` is the largest of its records."""
+    """Return a batch as a frame for its place; ``timestamp`` is the largest of its records.
+
+    ``extent`` is how many offsets it covers, where records between or behind its own are gone;
+    ``tombstones_since`` when a cleaning first saw its tombstones.
+    """
+    covered = batch.record_count if extent is None else extent
     producer_id, sequence, producer_epoch, transaction = origin
-    head = f.SHORT_PREFIX.pack(batch.frame_bytes, batch.record_count, offset, timestamp, context)
+    head = f.SHORT_PREFIX.pack(batch.frame_bytes, covered, offset, timestamp, context)
     head += HEADER.pack(
         batch.record_count,
         producer_id,
@@ -217,7 +235,7 @@ def encode_frame(
         batch.value_bytes,
         batch.header_bytes,
         batch.body_bytes,
-        transaction,
+        transaction or tombstones_since + 1,
     )
     crc = crc32c(head, seed ^ position)
     for piece in batch.body:

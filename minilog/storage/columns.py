@@ -6,7 +6,9 @@ A columns frame goes on after its prefix (see ``format.py``) with 52 bytes:
     40  producer id, -1 = none          i64    68  values: likewise                   u32
     48  base sequence, -1 = none        i64    72  headers: bytes of all              u32
     56  producer epoch, -1 = none       i32    76  body: bytes before compression     u32
-    60  leader epoch, -1 = none         i32    80  transaction, 0 = none              i64
+    60  leader epoch, -1 = none         i32    80  transactional: the transaction; else
+                                                   when its tombstones were first
+                                                   cleaned, ms + 1, 0 = not yet       i64
 
 and from byte 88 with the columns that its flags name, each starting at a multiple of 8:
 
@@ -200,9 +202,11 @@ class ColumnsFrame:
             value_bytes,
             header_bytes,
             body,
-            transaction,
+            special,
         ) = HEADER.unpack(head)
+        transaction = special if prefix.flags & f.TRANSACTIONAL else 0
         self.origin = f.Origin(producer_id, sequence, producer_epoch, transaction)
+        self.tombstones_since: int = -1 if transaction else special - 1  # a cleaning saw them
         self.count: int = count
         self.body_bytes: int = body
         self._prefix = prefix
@@ -339,6 +343,14 @@ class ColumnsFrame:
         numbers = array(code)
         numbers.frombytes(self._region[at + start * size : at + stop * size])
         return little_endian(numbers).tolist()
+
+
+def record_count(prefix: f.Prefix, region: Region, position: int) -> int:
+    """Return how many records the frame at ``position`` holds."""
+    if not prefix.flags & f.COLUMNS:
+        return 0 if prefix.flags & f.SEAL else 1
+    start = position + f.PREFIX_SIZE
+    return int.from_bytes(region[start : start + 4], "little")
 
 
 @lru_cache(maxsize=64)

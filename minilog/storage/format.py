@@ -14,9 +14,14 @@ Header, 64 bytes:
 
      0  magic "minilog\\0"                8s   32  created, ms                      i64
      8  format version                   u32  40  writer epoch                     u32
-    12  flags (none yet)                 u32  44  zero                            16s
-    16  base offset                      i64  60  crc32c of bytes 0 to 60          u32
-    24  base offset of the oldest segment not known to be synced when this one was made   i64
+    12  flags (none yet)                 u32  44  cleaned to, 0 = not cleaned      i64
+    16  base offset                      i64  52  tombstones since, ms + 1, 0: no  i64
+    24  durable base                     i64  60  crc32c of bytes 0 to 60          u32
+
+Durable base: that of the oldest segment not known to be synced when this one was made. Cleaned
+to: compaction made this segment, of one or of several, and looked for later records of the same
+keys up to that offset. Tombstones since: when a cleaning first saw the oldest of those in here
+that any has seen.
 
 Prefix, 36 bytes; the same for every frame:
 
@@ -46,8 +51,8 @@ and partition) and the segment's base offset, so that bytes which belong to anot
 segment or another place in it are never a frame. It comes last, so that it commits the frame.
 
 Frames tile the offsets: each begins where the one before ended, also after records in between
-were compacted away (then a columns frame covers more offsets than it has records). A frame that
-does not begin where it should is damage.
+were compacted away (then a columns frame covers more offsets than it has records, of which there
+may be none at all). A frame that does not begin where it should is damage.
 
 A version that is newer says so in the header (whose checksum is right): UnsupportedFormatError.
 A header whose checksum is wrong is damage. Frames are read all the same: they prove themselves.
@@ -106,6 +111,7 @@ HEADERS = 8192
 DELTAS = 16384
 
 HEADER = Struct("<8sIIqqqI16s")
+CLEANING = Struct("<qq")
 PREFIX = Struct("<IiqqBBHII")
 # The same 36 bytes as the short path of one packs them: what changes rarely is one string.
 SHORT_PREFIX = Struct("<Iiqq12s")
@@ -164,6 +170,8 @@ class SegmentHeader(NamedTuple):
     durable_base: int
     created_ms: int
     epoch: int
+    cleaned_to: int = 0
+    tombstones_since: int = -1
 
 
 class Seal(NamedTuple):
@@ -205,7 +213,7 @@ def encode_header(header: SegmentHeader) -> bytes:
         header.durable_base,
         header.created_ms,
         header.epoch,
-        bytes(16),
+        CLEANING.pack(header.cleaned_to, header.tombstones_since + 1),
     )
     return head + CRC.pack(crc32c(head))
 
@@ -214,12 +222,13 @@ def decode_header(data: bytes, path: str) -> SegmentHeader:
     """Return what a segment says of itself; CorruptionError or UnsupportedFormatError."""
     if len(data) < HEADER_SIZE:
         raise CorruptionError("the segment's header is cut short", path=path)
-    magic, version, _, base, durable_base, created, epoch, _ = HEADER.unpack_from(data)
+    magic, version, _, base, durable_base, created, epoch, cleaning = HEADER.unpack_from(data)
     if magic != MAGIC or CRC.pack(crc32c(data[:60])) != data[60:HEADER_SIZE]:
         raise CorruptionError("the segment's header fails its checksum", path=path)
     if version > FORMAT:
         raise unsupported(path, version)
-    return SegmentHeader(base, durable_base, created, epoch)
+    cleaned_to, since = CLEANING.unpack(cleaning)
+    return SegmentHeader(base, durable_base, created, epoch, cleaned_to, since - 1)
 
 
 def encode_single(

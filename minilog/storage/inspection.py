@@ -52,24 +52,27 @@ def inspect_log(
     due = min(bases[0], start_offset)
     for base in bases:
         path = f"{directory.path}/{log_name(base)}.log"
+        if base < due:
+            continue  # compaction has put another for it, and a crash came before it could go
         if base > due:
             problems.append(Problem(path, 0, due, f"the segments with offsets to {base} are gone"))
         is_last = base == bases[-1]
-        walked = _inspect_segment(directory, identity, base, is_last, mark, problems)
+        lowest = max(start_offset, base)  # records before it are kept here, but deleted
+        walked = _inspect_segment(directory, identity, base, lowest, is_last, mark, problems)
         count += walked.record_count
         size += walked.end_position
         due = walked.end_offset
     if mark is not None and due < mark.next_offset:
         reason = f"offsets to {mark.next_offset} were there when it was closed"
         problems.append(Problem(directory.path, 0, due, reason))
-    below = max(start_offset - bases[0], 0)  # kept in the first segment, but deleted
-    return Inspection(problems, max(count - below, 0), size)
+    return Inspection(problems, count, size)
 
 
 def _inspect_segment(
     directory: Directory,
     identity: bytes,
     base: int,
+    lowest: int,
     is_last: bool,
     mark: CleanMark | None,
     problems: list[Problem],
@@ -82,7 +85,7 @@ def _inspect_segment(
         f.decode_header(region[0 : f.HEADER_SIZE], file.path)
     except (CorruptionError, UnsupportedFormatError) as error:
         problems.append(Problem(file.path, 0, None, getattr(error, "reason", str(error))))
-    walked = _walk(region, base, size, seed, file.path, problems)
+    walked = _walk(region, base, lowest, size, seed, file.path, problems)
     end, end_offset = walked.end_position, walked.end_offset
     used = scan.last_used(region, end, size)
     is_marked = mark is not None and mark.base_offset == base
@@ -100,9 +103,16 @@ def _inspect_segment(
 
 
 def _walk(
-    region: Region, base: int, size: int, seed: int, path: str, problems: list[Problem]
+    region: Region,
+    base: int,
+    lowest: int,
+    size: int,
+    seed: int,
+    path: str,
+    problems: list[Problem],
 ) -> _Walked:
-    """Walk a segment's frames from the first to the last, past damage."""
+    """Walk a segment's frames from the first to the last, past damage; records are counted from
+    offset ``lowest`` on."""
     position, due, count, largest = f.HEADER_SIZE, base, 0, 0
     is_sealed = False
     frames: dict[int, tuple[int, int]] = {}
@@ -117,7 +127,8 @@ def _walk(
                 is_sealed = True
                 break
             largest = max(largest, prefix.timestamp)
-            count += _record_count(prefix, region, start, path, problems)
+            if prefix.next_offset > lowest:
+                count += _record_count(prefix, region, start, lowest, path, problems)
         used = scan.last_used(region, position, size)
         found = None
         if used > position and not is_sealed:
@@ -130,9 +141,15 @@ def _walk(
 
 
 def _record_count(
-    prefix: f.Prefix, region: Region, position: int, path: str, problems: list[Problem]
+    prefix: f.Prefix,
+    region: Region,
+    position: int,
+    lowest: int,
+    path: str,
+    problems: list[Problem],
 ) -> int:
-    """Return how many records readers see in a frame; what they cannot see is a problem."""
+    """Return how many records of a frame readers see from an offset on; what they cannot see is a
+    problem."""
     if prefix.flags & f.CONTROL:
         return 0
     if not prefix.flags & f.COLUMNS:
@@ -147,7 +164,7 @@ def _record_count(
     if frame is None or not frame.is_sound:
         problems.append(Problem(path, position, prefix.offset, reason))
         return 0
-    return frame.count
+    return frame.count - frame.row_at(lowest)
 
 
 def _inspect_index(

@@ -11,22 +11,23 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import islice, pairwise, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from minilog.config import TopicConfig
-from minilog.errors import ConfigError, CorruptionError
+from minilog.errors import ConfigError, CorruptionError, SyncFailedError
 from minilog.records import LATEST_TIMESTAMP, Rows
 from minilog.storage import format as f
 from minilog.storage.batch import Batch
-from minilog.storage.files import Directory, MapLimit
-from minilog.storage.reading import Tail, offset_at, read
+from minilog.storage.files import UNFINISHED, Directory, MapLimit
+from minilog.storage.reading import Tail, count_from, offset_at, read
 from minilog.storage.recovery import CleanMark, Problem, resume_clean, resume_unclean
 from minilog.storage.segment import Place, Segment, log_name
 from minilog.storage.singles import Budget
 
-LOOKS = 3  # how often a reader of another process's log lists its files before it says gap
+LOOKS = 3  # how often one who reads looks again when files went meanwhile
 SEGMENT_FILE = re.compile(r"(\d{20})\.log")
+UNFINISHED_FILE = re.compile(r"\d{20}\.log" + UNFINISHED)  # compaction was writing it
 
 
 if TYPE_CHECKING:
@@ -45,13 +46,15 @@ class Opening(NamedTuple):
     """How a log is opened.
 
     ``mark`` is what a clean close left, None after a crash; ``same_boot`` says that the machine
-    has run on since the last writer; ``is_write_through`` that every append will be synced.
+    has run on since the last writer; ``is_write_through`` that every append will be synced;
+    ``now_ms`` stands for the time of the last append where a crash has left it unknown.
     """
 
     is_writable: bool = True
     mark: CleanMark | None = None
     same_boot: bool = False
     is_write_through: bool = False
+    now_ms: int = 0
 
 
 class Log:
@@ -72,7 +75,11 @@ class Log:
         )
         self._config = config
         self._epoch = 1
-        segments = [Segment(self._place, base, config, 0) for base in self._bases()]
+        self._superseded: list[int] = []
+        bases = self._bases()
+        if opening.is_writable:
+            bases = self._without_leftovers(bases, is_clean=opening.mark is not None)
+        segments = [Segment(self._place, base, config, 0) for base in bases]
         if not segments:
             raise CorruptionError(
                 "the log's files are gone; restore them from a copy, or delete the topic",
@@ -114,11 +121,33 @@ class Log:
         matches = map(SEGMENT_FILE.fullmatch, self.directory.names())
         return sorted(int(match[1]) for match in matches if match)
 
+    def _without_leftovers(self, bases: list[int], *, is_clean: bool) -> list[int]:
+        """Remove what a crash in a compaction left: a file half written, and after a crash
+        segments whose records another has that was put in their place."""
+        for name in filter(UNFINISHED_FILE.fullmatch, self.directory.names()):
+            self.directory.unlink(name)
+        if is_clean:
+            return bases
+        kept: list[int] = []
+        due = 0
+        for base in bases:
+            segment = self._segment(base)
+            if base < due:
+                segment.remove()
+                continue
+            kept.append(base)
+            is_last = base == bases[-1]
+            if not is_last and segment.is_of_compaction() and segment.load_seal():
+                due = segment.next_offset
+        return kept
+
     def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
         mark, last = opening.mark, segments[-1]
         if mark is None:
             segments, epoch, problems = resume_unclean(segments, self.directory, opening.same_boot)
             self.problems = problems
+            if not segments[-1].is_sealed:
+                segments[-1].last_append_ms = max(segments[-1].last_append_ms, opening.now_ms)
         else:
             epoch = mark.epoch
             if last.base_offset == mark.base_offset:
@@ -174,11 +203,29 @@ class Log:
         tail = self._view[1]
         return not tail.is_empty and now_ms - tail.began_ms() >= age_ms
 
-    def _loaded(self) -> list[Segment]:
+    @property
+    def has_records_in_tail(self) -> bool:
+        """Whether the segment that is appended to holds anything."""
+        return not self._view[1].is_empty
+
+    def has_segments_below(self, offset: int) -> bool:
+        """Say whether there are segments that end at or before an offset."""
+        return len(list(islice(self._view[0].irange(None, offset), 2))) > 1
+
+    def segments(self) -> list[Segment]:
+        """Return the segments with what their seals say; the last is the one appended to."""
         segments: list[Segment] = list(self._view[0].values())
         for segment, following in pairwise(segments):
             segment.open_sealed(following.base_offset)
         return segments
+
+    def segments_from_first(self) -> Iterator[Segment]:
+        """Yield the same one by one: what is not asked for is not looked at."""
+        segments: list[Segment] = list(self._view[0].values())
+        for segment, following in pairwise(segments):
+            segment.open_sealed(following.base_offset)
+            yield segment
+        yield segments[-1]
 
     # ------------------------------------------------------------ append
 
@@ -218,7 +265,7 @@ class Log:
 
     def origins(self, lowest: int) -> Iterator[tuple[f.Origin, int, int]]:
         """Yield who wrote each frame from ``lowest`` on, where it says so; see Segment."""
-        for segment in self._loaded():
+        for segment in self.segments():
             if segment.next_offset > lowest:
                 yield from segment.origins(lowest)
 
@@ -311,43 +358,45 @@ class Log:
         max_records: int,
         max_bytes: int,
         hides: Callable[[int], bool] | None = None,
+        looks: int = LOOKS,
     ) -> tuple[list[Rows], int]:
-        """Return records from ``offset`` on, up to ``end``, the first one always; and the offset
-        to read on at, which is beyond the last of them where what follows is not for readers.
-        Records of transactions that it ``hides`` are left out.
+        """Return records from ``offset`` on, up to ``end``, and the offset to read on from, which
+        is beyond the last of them where what follows is gone, or not for readers.
 
-        ``offset`` is within the log and before its end. CorruptionError when it is in damage,
-        ConfigError when a package to decompress it is missing.
+        The first record is returned in any case, if there is one. Records of transactions that it
+        ``hides`` are left out. ``offset`` is within the log and before its end. CorruptionError
+        when it is in damage, ConfigError when a package to decompress it is missing.
         """
-        segments, tail = self._view
-        looks = 0 if self._place.is_writable else LOOKS
+        view = self._view
+        segments, tail = view
         found: list[Rows] = []
-        while offset < end.next_offset and max_records > 0:
-            if offset >= tail.base_offset:  # most reads are near the end: it is remembered
-                segment, following = tail, None
-            else:
-                segment, following = self._floor(segments, offset)
-            limit = self._limit(segment, following, end)
-            if offset >= limit[1] or offset < segment.base_offset:
-                if found:
-                    break
-                if looks and self._take_in(0):  # a listing may miss what is made meanwhile
-                    looks -= 1
-                    segments, tail = self._view
-                    continue
-                raise self._gap(segment, limit, following, offset)
-            budget = Budget(max_records, max_bytes, not found, hides)
-            try:
+        try:
+            while offset < end.next_offset and max_records > 0:
+                if offset >= tail.base_offset:  # most reads are near the end: it is remembered
+                    segment, following = tail, None
+                else:
+                    segment, following = self._floor(segments, offset)
+                limit = self._limit(segment, following, end)
+                if offset >= limit[1] or offset < segment.base_offset:
+                    raise self._gap(segment, limit, following, offset)
+                budget = Budget(max_records, max_bytes, not found, hides)
                 rows, max_bytes, offset = read(segment.view(limit[0]), offset, limit, budget)
-            except (CorruptionError, ConfigError):
-                if found:
-                    break  # what is before it first; the next read meets it
-                raise
-            found += rows
-            max_records -= sum(map(len, rows))
-            if (offset < limit[1] and found) or max_bytes <= 0:
-                break
+                found += rows
+                max_records -= sum(map(len, rows))
+                if (offset < limit[1] and found) or max_bytes <= 0:
+                    break
+        except (CorruptionError, ConfigError, FileNotFoundError) as error:
+            # What is before it first; the next read meets it.
+            if not found:
+                if not looks or not self._has_moved_on(view, error):
+                    raise
+                return self.read(offset, end, max_records, max_bytes, hides, looks - 1)
         return found, offset
+
+    def _has_moved_on(self, view: tuple[SortedDict, Segment], error: Exception) -> bool:
+        """Say whether what could not be read is perhaps no more: segments were dropped or
+        replaced since that look at the log, or are just being replaced."""
+        return self._view is not view or isinstance(error, FileNotFoundError)
 
     @staticmethod
     def _floor(segments: SortedDict, offset: int) -> tuple[Segment, int | None]:
@@ -359,7 +408,7 @@ class Log:
 
     @staticmethod
     def _limit(segment: Segment, following: int | None, end: End) -> Tail:
-        if segment.base_offset >= end.base_offset:
+        if segment.base_offset >= end.base_offset and not segment.is_cleaned:
             return end.position, end.next_offset
         if following is not None:
             segment.open_sealed(following)
@@ -377,24 +426,51 @@ class Log:
             next_offset=segment.base_offset if is_before else following,
         )
 
-    def offset_at(self, timestamp: int, lowest: int, end: End) -> int | None:
+    def offset_at(self, timestamp: int, lowest: int, end: End, looks: int = LOOKS) -> int | None:
         """Return the first offset from ``lowest`` on whose timestamp is at least ``timestamp``."""
-        segments = self._view[0]
-        number = max(segments.bisect_right(lowest) - 1, 0)
-        for base in segments.islice(number):
-            segment, following = self._floor(segments, base)
-            limit = self._limit(segment, following, end)
-            if segment.largest_timestamp >= timestamp:
-                found = offset_at(segment.view(limit[0]), timestamp, max(lowest, base), limit)
-                if found is not None:
-                    return found
-            if following is None or base >= end.base_offset:
-                break
+        view = self._view
+        try:
+            for segment, limit in self._from(view[0], lowest, end):
+                if segment.largest_timestamp >= timestamp:
+                    start = max(lowest, segment.base_offset)
+                    found = offset_at(segment.view(limit[0]), timestamp, start, limit)
+                    if found is not None:
+                        return found
+        except (CorruptionError, FileNotFoundError) as error:
+            if not looks or not self._has_moved_on(view, error):
+                raise
+            return self.offset_at(timestamp, lowest, end, looks - 1)
         return None
 
-    def record_count(self, lowest: int, end_offset: int) -> int:
-        """Return how many records there are from ``lowest`` to ``end_offset``."""
-        return end_offset - lowest
+    def record_count(self, lowest: int, end: End, looks: int = LOOKS) -> int:
+        """Return how many records there are from ``lowest`` on to the end."""
+        view = self._view
+        count = 0
+        try:
+            for segment, limit in self._from(view[0], lowest, end):
+                start = max(lowest, segment.base_offset)
+                if segment.is_dense:
+                    count += limit[1] - start
+                elif start == segment.base_offset:
+                    count += segment.record_count
+                else:
+                    count += count_from(segment.view(limit[0]), start, limit)
+        except (CorruptionError, FileNotFoundError) as error:
+            if not looks or not self._has_moved_on(view, error):
+                raise
+            return self.record_count(lowest, end, looks - 1)
+        return count
+
+    def _from(self, segments: SortedDict, lowest: int, end: End) -> Iterator[tuple[Segment, Tail]]:
+        """Yield the segments that hold offsets from ``lowest`` on, and how far each is read."""
+        bases = list(segments.islice(max(segments.bisect_right(lowest) - 1, 0)))
+        for base, following in zip_longest(bases, bases[1:]):
+            limit = self._limit(segments[base], following, end)
+            if limit[1] > lowest:
+                yield segments[base], limit
+                lowest = limit[1]
+            if base >= end.base_offset or lowest >= end.next_offset:
+                return
 
     # ------------------------------------------------------------ drop
 
@@ -407,7 +483,7 @@ class Log:
             self.roll(now_ms)
             self.sync()  # the new one is on the disk before the old ones go
         segments, tail = self._view
-        gone = [base for base, following in pairwise(segments) if following <= offset]
+        gone = [base for base, _ in pairwise(segments.irange(None, offset))]
         if not gone:
             return
         kept = segments.copy()
@@ -419,6 +495,59 @@ class Log:
             with contextlib.suppress(FileNotFoundError):
                 segments[base].remove()
         self._names_are_synced = False
+
+    # ------------------------------------------------------------ replace (for compaction)
+
+    def begin_segment(self, base_offset: int) -> Segment:
+        """Return a segment that is to be put for the one of that base and some that follow."""
+        return self._segment(base_offset)
+
+    def has_all(self, sources: list[Segment]) -> bool:
+        """Say whether these are segments of the log still, none of them dropped or replaced."""
+        segments = self._view[0]
+        return all(segments.get(segment.base_offset) is segment for segment in sources)
+
+    def replace(self, sources: list[Segment], cleaned: Segment) -> None:
+        """Put a whole, synced segment for others by renaming its file; whoever compacts holds
+        the lock of who appends. ``forget_superseded`` removes the files of the others."""
+        segments, tail = self._view
+        swapped = segments.copy()
+        for segment in sources:
+            del swapped[segment.base_offset]
+        swapped[cleaned.base_offset] = cleaned
+        view = (swapped, tail)
+        name = f"{cleaned.name}.log"
+        self._superseded += [segment.base_offset for segment in sources[1:]]
+        try:
+            self.directory.rename(name + UNFINISHED, name)
+            self._view = view
+        except BaseException:
+            if not self.directory.stamp(name + UNFINISHED):  # interrupted, but renamed
+                self._view = view
+            raise
+
+    def sync_names(self) -> None:
+        """Return when the names of the files are on the disk; SyncFailedError: who knows."""
+        try:
+            self.directory.sync()
+        except OSError as error:
+            raise SyncFailedError(f"a sync of {self.directory.path} failed ({error})") from error
+
+    @property
+    def has_superseded(self) -> bool:
+        """Whether files are left that others were put for."""
+        return bool(self._superseded)
+
+    def forget_superseded(self) -> None:
+        """Make replacing durable, then remove the files of the segments that were replaced."""
+        if self._superseded:
+            self.sync_names()
+        while self._superseded:
+            base = self._superseded[-1]
+            if base not in self._view[0]:
+                with contextlib.suppress(FileNotFoundError):
+                    self._segment(base).remove()
+            self._superseded.pop()
 
     # ------------------------------------------------------------ another process's log
 
@@ -458,13 +587,17 @@ class Log:
     def _segment(self, base_offset: int) -> Segment:
         return Segment(self._place, base_offset, self._config, self._epoch)
 
-    def forget_missing(self) -> None:
-        """Leave out the segments whose files a writer in another process has unlinked."""
-        segments = self._view[0]
-        present = set(self._bases())
-        kept = _by_base([s for base, s in segments.items() if base in present])
-        if kept:
-            self._view = (kept, kept.peekitem(-1)[1])
+    def look_anew(self) -> None:
+        """Take in the files as a writer in another process has them now: some it has unlinked,
+        some replaced; what is mapped of those is let go."""
+        tail = self._view[1]
+        bases = self._bases()
+        if bases and bases[-1] == tail.base_offset:
+            segments = [*map(self._segment, bases[:-1]), tail]
+            self._view = (_by_base(segments), tail)
+        elif bases and bases[-1] > tail.base_offset:
+            self._take_in(0)
+        self.follow()
 
     # ------------------------------------------------------------ invariants
 
@@ -472,7 +605,7 @@ class Log:
         """Assert that the segments tile the offsets and that the tail is the last of them."""
         segments, tail = self._view
         assert segments.peekitem(-1)[1] is tail, "the tail is not the last segment"
-        loaded = self._loaded()
+        loaded = self.segments()
         for segment, following in pairwise(loaded):
             assert segment.is_sealed, f"{segment.path} is not sealed, and another follows"
             assert segment.next_offset == following.base_offset, f"a gap after {segment.path}"

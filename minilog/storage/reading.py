@@ -3,7 +3,8 @@
 Functions over a ``View``, an immutable look at one mapped segment: it stays readable whatever
 happens to the segment meanwhile (I7). Every frame is checked before a byte of it is returned or
 decompressed, and that the frames tile the offsets (I8) is checked on the way; damage raises
-CorruptionError with where it is and where reading can go on. Control frames are stepped over.
+CorruptionError with where it is and where reading can go on. A frame may cover offsets whose
+records are gone, or be not for readers: reading steps over it, so it also says how far it went.
 
 This module refuses to know how frames get there, and other segments.
 """
@@ -60,7 +61,7 @@ class Found(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What was read of one place: rows, and how far they go."""
+    """What was read of one place: rows, and how far reading went."""
 
     rows: Rows
     frame_bytes: int
@@ -90,12 +91,22 @@ class Unpacked:
 UNPACKED = Unpacked()
 
 
-def read(view: View, offset: int, end: Tail, budget: Budget) -> tuple[list[Rows], int, int]:
-    """Return records from ``offset`` on, up to the tail ``end``, the bytes still to spare, and
-    the offset to read on at.
+class Reading(NamedTuple):
+    """Records that were read, the bytes still to spare, and the offset to read on from.
 
-    Nothing to spare means that a limit was met. CorruptionError when the frame that ``offset`` is
-    in is damaged, ConfigError when the package that decompresses it is missing.
+    Nothing to spare means that a limit was met.
+    """
+
+    rows: list[Rows]
+    bytes_left: int
+    next_offset: int
+
+
+def read(view: View, offset: int, end: Tail, budget: Budget) -> Reading:
+    """Return records from ``offset`` on, up to the tail ``end``.
+
+    CorruptionError when the frame that ``offset`` is in is damaged, ConfigError when the package
+    that decompresses it is missing.
     """
     place = _locate(view, offset, end)
     found = _read_from(view, place, offset, end, budget)
@@ -103,14 +114,15 @@ def read(view: View, offset: int, end: Tail, budget: Budget) -> tuple[list[Rows]
         view.strides.clear()
         place = _locate(view, offset, end, may_guess=False)
         found = _read_from(view, place, offset, end, budget)
+    if found is None:  # the index may be of the file that compaction has put this one for
+        place = _locate_past_damage(view, offset, end)
+        found = _read_from(view, place, offset, end, budget)
     if found is None:
         raise _damage(view, place.position, place.due, end)
     return found
 
 
-def _read_from(
-    view: View, place: Found, offset: int, end: Tail, budget: Budget
-) -> tuple[list[Rows], int, int] | None:
+def _read_from(view: View, place: Found, offset: int, end: Tail, budget: Budget) -> Reading | None:
     """Return records from the frame at a place on; None when that one is damaged."""
     position, due, prefix, _ = place
     found: list[Rows] = []
@@ -146,12 +158,12 @@ def _read_from(
             bytes_left -= record_bytes
             is_first = False
         if is_cut:
-            return found, 0, due
+            return Reading(found, 0, max(due, offset))
         position += frame_bytes
         prefix = None
     if due == place.due < end[1]:
         return None  # damage, or the file ends before its offsets do
-    return found, bytes_left, due
+    return Reading(found, bytes_left, max(due, offset))
 
 
 def _transaction(view: View, position: int, prefix: f.Prefix) -> int:
@@ -327,6 +339,25 @@ def _damage(view: View, position: int, due: int, end: Tail) -> CorruptionError:
         offset=due,
         next_offset=end[1] if found is None else found[1].offset,
     )
+
+
+def count_from(view: View, lowest: int, end: Tail) -> int:
+    """Return how many records there are from offset ``lowest`` on; bodies are not looked at."""
+    position, due, prefix, _ = _locate(view, lowest, end, may_guess=False)
+    count = 0
+    while position < end[0]:
+        prefix = scan.prefix_at(view.region, position, end[0])
+        if prefix is None or prefix.offset != due or prefix.flags & f.SEAL:
+            raise _damage(view, position, due, end)
+        if prefix.flags & f.COLUMNS:
+            frame = ColumnsFrame(prefix, view.region, position)
+            if not frame.is_sound:
+                raise _damage(view, position, due, end)
+            count += frame.count - (frame.row_at(lowest) if due < lowest else 0)
+        else:
+            count += 1
+        position, due = position + f.aligned(prefix.size), prefix.next_offset
+    return count
 
 
 def offset_at(view: View, timestamp: int, lowest: int, end: Tail) -> int | None:

@@ -22,7 +22,7 @@ from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.batch import Batch, encode_frame
 from minilog.storage.checksum import crc32c
-from minilog.storage.columns import ColumnsFrame
+from minilog.storage.columns import ColumnsFrame, record_count
 from minilog.storage.files import (
     ZEROS,
     Directory,
@@ -80,7 +80,11 @@ class Segment:
         self.last_append_ms = 0
         self._began_ms: int | None = None
         self.is_sealed = False
+        self.is_frozen = False  # there is damage: what is not here is not known
+        self.is_cleaned = False  # compaction has just put it for others
         self.is_live = False  # read by pread: another process may be writing it
+        self._sealed_count = 0
+        self._cleaning: tuple[int, int] | None = None
         self.durable = 0  # bytes known synced
         self._place = place
         self._epoch = epoch
@@ -149,19 +153,37 @@ class Segment:
         """Return what the file says of itself; CorruptionError, UnsupportedFormatError."""
         return f.decode_header(self.region()[0 : f.HEADER_SIZE], self.path)
 
+    def read_header(self) -> f.SegmentHeader:
+        """Return the same without mapping the file."""
+        return f.decode_header(self.open_file().read(0, f.HEADER_SIZE), self.path)
+
     def load_seal(self) -> bool:
-        """Take the tail from the seal at the end of the file; False when there is none."""
-        region = self._mapped(self._map_to_read)
-        position = len(region) - f.SEAL_SIZE
+        """Take the tail from the seal at the end of the file; False when there is none.
+
+        The file is not mapped for it: ten thousand segments are judged in a second.
+        """
+        file = self.open_file()
+        position = file.size() - f.SEAL_SIZE
         if position < f.HEADER_SIZE or position % 8:
             return False
-        prefix = scan.prefix_at(region, position, len(region))
+        frame = file.read(position, f.SEAL_SIZE)
+        prefix = scan.prefix_of(frame, 0, f.SEAL_SIZE)
         if prefix is None or not prefix.flags & f.SEAL:
             return False
-        if not scan.is_whole(region, prefix, position, self.seed):
+        if f.checksum(frame[: -f.CRC_SIZE], self.seed, position) != frame[-f.CRC_SIZE :]:
             return False
-        self.accept_seal(position, prefix, region)
+        self._believe(position, f.decode_seal(prefix, frame))
         return True
+
+    def open_file(self) -> File:
+        """Return the file, open for reading; where descriptors ran out, maps are let go."""
+        name = f"{self.name}.log"
+        try:
+            return self._place.directory.open(name)
+        except OSError as error:
+            if not (out_of_descriptors(error) and self._place.maps.relieve()):
+                raise
+            return self._place.directory.open(name)
 
     def open_sealed(self, next_base: int) -> None:
         """Take the tail of a segment that another follows, from the seal or, where that is gone,
@@ -186,6 +208,7 @@ class Segment:
         self._region = None
         self.tail = (position, next_offset)
         self.durable = position  # what is lost is lost, the rest was read from the disk
+        self.is_frozen = True
         self.is_sealed = True
 
     def resume(self, tail: Tail, largest_timestamp: int, last_append_ms: int) -> None:
@@ -201,14 +224,71 @@ class Segment:
 
     def accept_seal(self, position: int, prefix: f.Prefix, region: Region) -> None:
         """Believe a seal that was found whole at ``position``."""
-        seal = f.decode_seal(prefix, region[position : position + f.SEAL_SIZE])
+        self._believe(position, f.decode_seal(prefix, region[position : position + f.SEAL_SIZE]))
+
+    def _believe(self, position: int, seal: f.Seal) -> None:
         self.largest_timestamp = seal.largest_timestamp
         self.last_append_ms = seal.last_append_ms
+        self._sealed_count = seal.record_count
         self.tail = (position, seal.end_offset)
         self.is_sealed = True
         if self.is_live:
             self.is_live = False
             self._region = None  # by map from now on
+
+    def take_over(
+        self, position: int, seal: f.Seal, cleaning: tuple[int, int], index: Index | None
+    ) -> None:
+        """Be the segment that compaction has written: its seal, what its header says, and an
+        index in memory until there is one on the disk."""
+        self._believe(position, seal)
+        self._cleaning = cleaning
+        self._index = index
+        self.durable = position
+        self.is_cleaned = True
+
+    @property
+    def record_count(self) -> int:
+        """How many records are in it; of one that is damaged, as many as there were offsets."""
+        if self.is_sealed and not self.is_frozen:
+            return self._sealed_count
+        return self.tail[1] - self.base_offset
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every offset in it has its record."""
+        return self.record_count == self.tail[1] - self.base_offset
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that are used, reserve not included."""
+        return self.tail[0] + (f.SEAL_SIZE if self.is_sealed and not self.is_frozen else 0)
+
+    @property
+    def latest_ms(self) -> int:
+        """What its age is told by: the largest timestamp, but not beyond the last append, so
+        that a timestamp in the future does not hold it for ever."""
+        return min(self.largest_timestamp, self.last_append_ms)
+
+    @property
+    def cleaning(self) -> tuple[int, int]:
+        """What its header says of compaction: cleaned to (0: never), and tombstones since (-1)."""
+        if self._cleaning is None:
+            header = self.read_header()
+            self._cleaning = (header.cleaned_to, header.tombstones_since)
+        return self._cleaning
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every record in it was compacted."""
+        return self.cleaning[0] >= self.next_offset
+
+    def is_of_compaction(self) -> bool:
+        """Say whether compaction has made it; a header that is damaged says nothing."""
+        try:
+            return bool(self.cleaning[0])
+        except CorruptionError:
+            return False
 
     def region(self) -> Region:
         """Return the file's bytes for the one caller who may write them or opens the log."""
@@ -417,6 +497,7 @@ class Segment:
         if self._index is not None:
             self._index.cut_behind(position - 1)  # an append that was interrupted left its entry
             self._index.trim()
+        self._sealed_count = count
         self.is_sealed = True
 
     def finish_seal(self) -> None:
@@ -487,11 +568,14 @@ class Segment:
     def check(self) -> None:
         """Assert that every frame up to the tail is whole and that they tile the offsets."""
         position, due = f.HEADER_SIZE, self.base_offset
-        largest = f.NO_TIMESTAMP
-        for start, prefix in scan.walk(self.region(), position, due, self.tail[0], self.seed):
+        largest, count = f.NO_TIMESTAMP, 0
+        region = self.region()
+        for start, prefix in scan.walk(region, position, due, self.tail[0], self.seed):
             position, due = start + f.aligned(prefix.size), prefix.next_offset
             largest = max(largest, prefix.timestamp)
+            count += record_count(prefix, region, start)
         assert (position, due) == self.tail, f"{self.path}: {(position, due)}, not {self.tail}"
+        assert count == self.record_count, f"{self.path}: {count} records, not {self.record_count}"
         assert largest <= self.largest_timestamp, f"{self.path}: a timestamp beyond the largest"
 
     def is_dirty(self) -> bool:
@@ -515,7 +599,8 @@ class Segment:
                 continue
             if prefix.flags & f.COLUMNS:
                 frame = ColumnsFrame(prefix, region, position)
-                if frame.is_sound and frame.origin != f.NOBODY:
+                is_whole = not prefix.flags & f.DELTAS  # else compaction has made it
+                if is_whole and frame.is_sound and frame.origin != f.NOBODY:
                     yield frame.origin, prefix.offset, frame.count
             elif prefix.flags & f.EXTENDED:
                 stop = position + f.PREFIX_SIZE + f.extension_size(prefix.flags)
@@ -553,6 +638,13 @@ class Segment:
             index = Index(MemoryDirectory(), self.name, self.seed)
             self.index_frames(index, Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0))
         return index
+
+    def forget_index(self, *, unlink: bool = False) -> None:
+        """Look for the index anew at the next use; ``unlink``: there is to be none until then."""
+        self._view = None
+        self._index = None
+        if unlink:
+            Index(self._place.directory, self.name, self.seed).remove()
 
     def ensure_index(self) -> None:
         """Have the index that appends go on with; made anew if it is missing."""

@@ -1,0 +1,322 @@
+"""Compaction: of the records of one key only the last stays, at its own offset.
+
+Sealed segments below a limit are read twice: once for the last offset of each key, once to write
+the records that stay into new segments, each of which is put for one or several old ones. The map
+of keys is bounded; when it is full, what it knows is cleaned, and another pass goes on from there.
+
+A tombstone (a key with no value) supersedes as any record does and stays itself until some time
+after the first cleaning that saw it: its frame says when that was. Records without a key, from
+before the log was compacted, stay.
+
+A new segment is whole and synced before it is renamed over the first of those it stands for; the
+others are removed after that is durable. A crash leaves the old or the new: what is removed then
+is told by its offsets lying inside those of a segment that compaction made. Groups are replaced
+from the oldest on, so that a tombstone is never marked as seen before what it deletes is gone.
+
+This module refuses to know clocks and threads: it is handed the time, what keeps others from
+changing the segments while one is swapped, and whom to ask between its steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from itertools import repeat
+from operator import le
+from typing import Any, NamedTuple
+
+from minilog.config import MIB
+from minilog.errors import CorruptionError
+from minilog.storage.index import LARGEST_RELATIVE
+from minilog.storage.log import Log
+from minilog.storage.rewriting import Rewriting
+from minilog.storage.runs import NOT_SEEN, Columns, Make, Run, runs_of
+from minilog.storage.segment import Segment
+
+KEY_BUDGET_BYTES = 160 * MIB
+KEY_OVERHEAD_BYTES = 140  # an entry of a dict that has just grown, a bytes and an int object
+
+
+def never(make: Make) -> bool:
+    """Say of no record that it is void."""
+    return False
+
+
+class Rules(NamedTuple):
+    """What a compaction keeps to.
+
+    Nothing at or behind ``limit`` is touched, nothing below ``lowest`` is kept. ``is_void`` is
+    asked of transactional and of control records only: whether they are to go. The others of a
+    transaction stay as if there never was one.
+    """
+
+    limit: int
+    lowest: int
+    now_ms: int
+    delete_retention_ms: int
+    min_compaction_lag_ms: int
+    segment_bytes: int
+    index_interval_bytes: int
+    compression: str = "none"
+    is_void: Callable[[Make], bool] = never
+    key_budget_bytes: int = KEY_BUDGET_BYTES
+
+
+class Host(NamedTuple):
+    """Who compacts: ``exclusive`` keeps others from changing segments, and under it ``check``
+    raises where they may not be changed any more. ``step`` is called now and then with the bytes
+    read since, and may end the compaction by raising."""
+
+    exclusive: AbstractContextManager[Any]
+    check: Callable[[], None]
+    step: Callable[[int], None]
+
+
+class Compacted(NamedTuple):
+    """What compaction has done."""
+
+    records_before: int = 0
+    records_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    segments_before: int = 0
+    segments_after: int = 0
+
+    def plus(self, other: Iterable[int]) -> Compacted:
+        """Return the sums."""
+        return Compacted(*map(sum, zip(self, other)))
+
+
+class Keys(NamedTuple):
+    """The last offset of each key, as far as was looked."""
+
+    last: dict[bytes | None, int]
+    end: int
+
+
+def cleanable(log: Log, rules: Rules) -> list[Segment]:
+    """Return the sealed segments that may be compacted, oldest first."""
+    segments = []
+    for segment in log.segments()[:-1]:
+        is_young = rules.now_ms - segment.latest_ms < rules.min_compaction_lag_ms
+        if segment.next_offset > rules.limit or (is_young and not segment.is_clean):
+            break
+        segments.append(segment)
+    return segments
+
+
+def first_dirty(segments: list[Segment]) -> int:
+    """Return the offset up to which the segments were compacted already."""
+    for segment in segments:
+        if not segment.is_clean:
+            return max(segment.base_offset, segment.cleaning[0])
+    return segments[-1].next_offset if segments else 0
+
+
+def is_due(log: Log, rules: Rules, dirty_ratio: float) -> bool:
+    """Say whether enough has come since the last compaction, or tombstones have had their time."""
+    segments = cleanable(log, rules)
+    dirty = sum(segment.size_bytes for segment in segments if not segment.is_clean)
+    if dirty > dirty_ratio * sum(segment.size_bytes for segment in segments):
+        return True
+    horizon = rules.now_ms - rules.delete_retention_ms
+    return any(NOT_SEEN < segment.cleaning[1] <= horizon for segment in segments)
+
+
+def compact(log: Log, rules: Rules, host: Host) -> Compacted:
+    """Compact what may be, whether it is due or not; everything up to the limit is synced.
+
+    CorruptionError where there is damage: what stands before it may have been compacted then.
+    """
+    log.forget_superseded()
+    before = cleanable(log, rules)
+    result = Compacted(*_sums(before))
+    if not before:
+        return result
+    end = before[-1].next_offset
+    while True:
+        keys = _Pass(log, rules, host).run()
+        if keys.end >= end:
+            break
+    records, size, count = _sums(
+        [segment for segment in log.segments()[:-1] if segment.next_offset <= end]
+    )[::2]
+    return result._replace(records_after=records, bytes_after=size, segments_after=count)
+
+
+def _sums(segments: list[Segment]) -> tuple[int, int, int, int, int, int]:
+    records = sum(segment.record_count for segment in segments)
+    size = sum(segment.size_bytes for segment in segments)
+    return records, records, size, size, len(segments), len(segments)
+
+
+class _Pass:
+    """One map of keys, and the segments rewritten by it."""
+
+    def __init__(self, log: Log, rules: Rules, host: Host) -> None:
+        self._log = log
+        self._rules = rules
+        self._host = host
+        self._now_ms = rules.now_ms
+
+    def run(self) -> Keys:
+        """Clean up to where the map of keys is full, or to the limit."""
+        segments = cleanable(self._log, self._rules)
+        for segment in segments:
+            if segment.is_frozen:
+                raise CorruptionError("it is damaged; nothing was compacted", path=segment.path)
+        keys = self._map_keys(segments, first_dirty(segments))
+        number = 0
+        while number < len(segments) and segments[number].base_offset < keys.end:
+            number += self._rewrite(segments[number:], keys)
+        return keys
+
+    def _map_keys(self, segments: list[Segment], start: int) -> Keys:
+        last: dict[bytes | None, int] = {}
+        used = 0
+        for segment in segments:
+            if segment.next_offset <= start:
+                continue
+            for run in runs_of(segment):
+                if run.next_offset <= start:
+                    continue
+                if used >= self._rules.key_budget_bytes:
+                    return Keys(last, start)
+                if not run.frame:
+                    used += self._take_keys(run, last)
+                start = run.next_offset
+                self._host.step(run.size)
+        return Keys(last, segments[-1].next_offset if segments else start)
+
+    def _take_keys(self, run: Run, last: dict[bytes | None, int]) -> int:
+        """Take in the keys of a run; return about how many bytes more the map has."""
+        known = len(last)
+        if not (run.make.transaction and self._rules.is_void(run.make)):
+            last.update(zip(run.keys, run.offsets))
+        last.pop(None, None)  # what has no key is superseded by nothing
+        more = len(last) - known
+        size = sum(map(len, filter(None, run.keys))) // max(len(run.keys), 1)
+        return more * (size + KEY_OVERHEAD_BYTES)
+
+    # ------------------------------------------------------------ writing
+
+    def _rewrite(self, segments: list[Segment], keys: Keys) -> int:
+        """Write a segment for the first of these and as many more as fit into it; return how
+        many that are."""
+        log, rules = self._log, self._rules
+        segment = log.begin_segment(segments[0].base_offset)
+        writing = Rewriting(segment, log.directory, rules.index_interval_bytes, rules.compression)
+        try:
+            count, is_changed = self._fill(writing, segments, keys)
+            sources = segments[:count]
+            if is_changed:
+                self._replace(writing, sources, keys)
+            else:
+                writing.discard()
+            return count
+        except BaseException:
+            with contextlib.suppress(OSError):
+                writing.discard()
+            raise
+
+    def _fill(self, writing: Rewriting, segments: list[Segment], keys: Keys) -> tuple[int, bool]:
+        """Copy what stays of as many segments as fit; say whether anything is different then."""
+        limit = self._rules.segment_bytes
+        base = segments[0].base_offset
+        is_changed = False
+        for number, source in enumerate(segments):
+            saved = None
+            if number:
+                if source.base_offset >= keys.end or source.next_offset - base > LARGEST_RELATIVE:
+                    return number, is_changed
+                if writing.size_bytes + 4 * source.size_bytes > limit:
+                    saved = writing.save()
+            was_changed, is_changed = is_changed, self._copy(source, writing, keys) or is_changed
+            if writing.size_bytes > limit:
+                if saved is None:
+                    return number + 1, is_changed
+                writing.restore(saved)
+                return number, was_changed or number > 1
+            is_changed = is_changed or number > 0
+        return len(segments), is_changed
+
+    def _copy(self, source: Segment, writing: Rewriting, keys: Keys) -> bool:
+        """Copy what stays of a segment; say whether that is less, or now known to be clean."""
+        is_changed = not source.is_clean
+        for run in runs_of(source):
+            is_changed = self._copy_run(run, writing, keys) or is_changed
+            self._host.step(run.size)
+        return is_changed
+
+    def _copy_run(self, run: Run, writing: Rewriting, keys: Keys) -> bool:
+        rules, make = self._rules, run.make
+        if not len(run.offsets):
+            return False
+        if run.frame:
+            offset = run.offsets[0]
+            if offset < rules.lowest or rules.is_void(make):
+                return True
+            writing.add_frame(run.frame, offset)
+            return False
+        if make.transaction:
+            if rules.is_void(make):
+                return True
+            make = make.committed()
+        mask = list(map(le, map(keys.last.get, run.keys, repeat(-1)), run.offsets))
+        if run.offsets[0] < rules.lowest:
+            mask = [stays and at >= rules.lowest for stays, at in zip(mask, run.offsets)]
+        is_changed = not all(mask) or make is not run.make
+        if not any(mask):
+            return True
+        records, since = self._tombstones(run, run.where(mask), keys)
+        if records.offsets:
+            writing.add(records, make, since)
+        is_changed = is_changed or since != run.tombstones_since
+        return is_changed or len(records.offsets) < len(run.offsets)
+
+    def _tombstones(self, run: Run, records: Columns, keys: Keys) -> tuple[Columns, int]:
+        """Return the records without tombstones that have had their time, and since when those
+        that stay are known."""
+        if None not in records.values:
+            return records, NOT_SEEN
+        since = run.tombstones_since
+        if since == NOT_SEEN:
+            return records, self._now_ms if run.next_offset <= keys.end else NOT_SEEN
+        if self._now_ms - since < self._rules.delete_retention_ms:
+            return records, since
+        pairs = zip(records.keys, records.values)
+        records = records.where([key is None or value is not None for key, value in pairs])
+        return records, NOT_SEEN
+
+    def _replace(self, writing: Rewriting, sources: list[Segment], keys: Keys) -> None:
+        log, host = self._log, self._host
+        end = sources[-1].next_offset
+        header = (
+            sources[0]
+            .header()
+            ._replace(
+                epoch=max(source.header().epoch for source in sources),
+                durable_base=sources[0].base_offset,
+                cleaned_to=min(keys.end, end),
+            )
+        )
+        cleaned = writing.finish(header, end, max(source.last_append_ms for source in sources))
+        host.step(0)
+        if log.has_all(sources):
+            # The old index is only a hint, but it must not outlive what it speaks of.
+            sources[0].forget_index(unlink=True)
+            log.sync_names()
+        with host.exclusive:
+            host.check()
+            is_current = log.has_all(sources)
+            if is_current:
+                log.replace(sources, cleaned)
+        if not is_current:  # deleted meanwhile, as retention may
+            writing.discard()
+            return
+        log.forget_superseded()
+        with contextlib.suppress(OSError):  # without it, one is made from the log when it is read
+            writing.write_index()
+        if not log.has_all([cleaned]):
+            cleaned.forget_index(unlink=True)
