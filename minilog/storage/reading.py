@@ -103,6 +103,9 @@ def read(view: View, offset: int, end: Tail, budget: Budget) -> tuple[list[Rows]
         view.strides.clear()
         place = _locate(view, offset, end, may_guess=False)
         found = _read_from(view, place, offset, end, budget)
+    if found is None:  # or a damaged frame says that it goes as far as this, and it does not
+        place = _locate_past_damage(view, offset, end)
+        found = _read_from(view, place, offset, end, budget)
     if found is None:
         raise _damage(view, place.position, place.due, end)
     return found
