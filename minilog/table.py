@@ -1,0 +1,229 @@
+"""A table: the latest value of each key of a topic, as a mapping that keeps itself up to date.
+
+Each look-up first takes in what has come; where nothing has, that is a look at the ends. The table
+is a function of the records that are there: when some go (``delete_before``, retention), it is
+read anew. It is restored by column, a dict from two lists at a time.
+
+Of a key with records in several partitions, the latest by time is taken, in the order in which
+``replay`` has them: within a partition no record counts as earlier than one before it.
+
+Invariants: ``_ends`` is published after the dict has all up to there; whoever changes the dict
+holds ``_lock``; where that was interrupted, ``_ends`` is empty and all is read anew.
+
+This module refuses to know topics, files and who appends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from itertools import accumulate, islice, repeat
+from typing import Any, Protocol
+
+from minilog.errors import OffsetOutOfRangeError
+from minilog.partition import Partition
+from minilog.records import BytesLike, Records, bytes_of
+
+READ_RECORDS = 64 * 1024  # taken in at once
+READ_BYTES = 8 * 1024 * 1024
+
+Entry = tuple[int, int, bytes | None]  # when, in which partition, what
+
+
+class Partitioned(Protocol):
+    """What a table needs of its topic."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def partitions(self) -> tuple[Partition, ...]: ...
+
+
+class Table(Mapping[bytes, bytes]):
+    """The latest value of each key of a topic: read-only, live, thread-safe.
+
+    A tombstone removes its key; records without a key are left out. Made by ``topic.table()``,
+    which reads the topic: keep it. ``items()``, ``keys()``, ``values()`` and iteration are of one
+    moment.
+    """
+
+    def __init__(self, topic: Partitioned) -> None:
+        self._topic = topic
+        self._lock = threading.Lock()
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._latest: Latest | LatestOfMany = Latest()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what has come since the last look-up, as each look-up does."""
+        partitions = self._topic.partitions
+        ends = [partition.end_offset for partition in partitions]
+        if ends == self._ends and self._starts == [p.start_offset for p in partitions]:
+            return
+        with self._lock:
+            while not self._take_in():
+                pass  # records went while they were read: all of it anew
+
+    def _take_in(self) -> bool:
+        """Take in what has come; False when records went meanwhile."""
+        partitions = self._topic.partitions
+        starts = [
+            partition.start_offset for partition in partitions
+        ]  # first: none is beyond its end
+        ends = [partition.end_offset for partition in partitions]
+        latest, positions = self._latest, self._ends
+        if starts != self._starts or len(positions) != len(partitions):
+            latest = Latest() if len(partitions) == 1 else LatestOfMany()
+            positions = starts
+        try:
+            for partition, position, end in zip(partitions, positions, ends):
+                for records in self._read(partition, position, end):
+                    latest.take_in(records, partition.index)
+            latest.settle()
+            self._latest = latest
+            self._starts = starts
+            self._ends = ends
+        except OffsetOutOfRangeError:
+            return False
+        except BaseException:
+            self._ends = []  # some is in and some is not: the next look-up reads all of it anew
+            raise
+        return True
+
+    def _read(self, partition: Partition, position: int, end: int) -> Iterator[Records]:
+        return partition.read_up_to(position, end, READ_RECORDS, READ_BYTES)
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """By partition, the offset up to which records are in."""
+        return dict(enumerate(self._ends))
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        """Return what is there now as a dict of one's own."""
+        self.refresh()
+        with self._lock:
+            return self._latest.copied()
+
+    def __getitem__(self, key: BytesLike) -> bytes:
+        value = self._find(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return self._find(key) is not None
+
+    def _find(self, key: object) -> bytes | None:
+        wanted = key if key.__class__ is bytes else bytes_of("key", key)
+        self.refresh()
+        return None if wanted is None else self._latest.find(wanted)
+
+    def __len__(self) -> int:
+        self.refresh()
+        with self._lock:
+            return len(self._latest)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.snapshot())
+
+    def keys(self) -> KeysView[bytes]:
+        """Return the keys of this moment."""
+        return self.snapshot().keys()
+
+    def values(self) -> ValuesView[bytes]:
+        """Return the values of this moment."""
+        return self.snapshot().values()
+
+    def items(self) -> ItemsView[bytes, bytes]:
+        """Return the keys and values of this moment."""
+        return self.snapshot().items()
+
+    def __repr__(self) -> str:
+        return f"<Table of {self._topic.name}>"
+
+
+class Latest:
+    """The latest value of each key of one partition."""
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, bytes] = {}
+
+    def take_in(self, records: Records, partition: int) -> None:
+        """Take in what follows."""
+        keys, values = records.keys, records.values
+        if None in keys or None in values:
+            for key, value in zip(keys, values):
+                if key is None:
+                    continue
+                if value is None:
+                    self._values.pop(key, None)
+                else:
+                    self._values[key] = value
+        else:
+            self._values.update(zip(keys, values))  # type: ignore[arg-type]
+
+    def settle(self) -> None:
+        """All that there was is in."""
+
+    def find(self, key: bytes) -> bytes | None:
+        """Return the value of a key; None when there is none."""
+        return self._values.get(key)
+
+    def copied(self) -> dict[bytes, bytes]:
+        """Return the values by key."""
+        return self._values.copy()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class LatestOfMany:
+    """The latest value of each key of several partitions.
+
+    A tombstone stays until all partitions have been read up to the same moment: what another one
+    has of that key may be older.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[bytes, Entry] = {}
+        self._stamps: dict[int, int] = {}  # by partition, the largest timestamp so far
+        self._gone: set[bytes] = set()  # keys that may have a tombstone
+
+    def take_in(self, records: Records, partition: int) -> None:
+        """Take in what follows in a partition."""
+        before = self._stamps.get(partition, 0)
+        stamps = list(accumulate(records.timestamps, max, initial=before))
+        self._stamps[partition] = stamps[-1]
+        values = records.values
+        rows = zip(islice(stamps, 1, None), repeat(partition), values)
+        fresh: dict[Any, Entry] = dict(zip(records.keys, rows))
+        fresh.pop(None, None)
+        entries = self._entries
+        if not entries.keys().isdisjoint(fresh):
+            for key in entries.keys() & fresh.keys():
+                if entries[key][:2] > fresh[key][:2]:
+                    del fresh[key]
+        if None in values:
+            self._gone.update(key for key, entry in fresh.items() if entry[2] is None)
+        entries.update(fresh)
+
+    def settle(self) -> None:
+        """Let go of the tombstones: all that there was is in."""
+        for key in self._gone:
+            entry = self._entries.get(key)
+            if entry is not None and entry[2] is None:
+                del self._entries[key]
+        self._gone.clear()
+
+    def find(self, key: bytes) -> bytes | None:
+        """Return the value of a key; None when there is none."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry[2]
+
+    def copied(self) -> dict[bytes, bytes]:
+        """Return the values by key."""
+        return {key: entry[2] for key, entry in self._entries.items() if entry[2] is not None}
+
+    def __len__(self) -> int:
+        return len(self._entries)
