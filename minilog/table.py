@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from itertools import accumulate, islice, repeat
+from itertools import accumulate
 from typing import Any, Protocol
 
 from minilog.errors import OffsetOutOfRangeError
@@ -26,8 +26,7 @@ from minilog.records import BytesLike, Records, bytes_of
 
 READ_RECORDS = 64 * 1024  # taken in at once
 READ_BYTES = 8 * 1024 * 1024
-
-Entry = tuple[int, int, bytes | None]  # when, in which partition, what
+MOST_PARTITIONS = 2**17  # more than any topic has
 
 
 class Partitioned(Protocol):
@@ -186,44 +185,59 @@ class LatestOfMany:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[bytes, Entry] = {}
+        self._values: dict[bytes, bytes | None] = {}
+        self._places: dict[bytes, int] = {}  # by key, timestamp and partition as one number
         self._stamps: dict[int, int] = {}  # by partition, the largest timestamp so far
         self._gone: set[bytes] = set()  # keys that may have a tombstone
 
     def take_in(self, records: Records, partition: int) -> None:
         """Take in what follows in a partition."""
-        before = self._stamps.get(partition, 0)
-        stamps = list(accumulate(records.timestamps, max, initial=before))
-        self._stamps[partition] = stamps[-1]
+        keys: list[Any] = records.keys
         values = records.values
-        rows = zip(islice(stamps, 1, None), repeat(partition), values)
-        fresh: dict[Any, Entry] = dict(zip(records.keys, rows))
-        fresh.pop(None, None)
-        entries = self._entries
-        if not entries.keys().isdisjoint(fresh):
-            for key in entries.keys() & fresh.keys():
-                if entries[key][:2] > fresh[key][:2]:
-                    del fresh[key]
+        places = [stamp * MOST_PARTITIONS + partition for stamp in self._rising(records, partition)]
+        if not self._values.keys().isdisjoint(keys) or None in keys:
+            keys, values, places = self._those_that_count(keys, values, places)
         if None in values:
-            self._gone.update(key for key, entry in fresh.items() if entry[2] is None)
-        entries.update(fresh)
+            self._gone.update(key for key, value in zip(keys, values) if value is None)
+        self._values.update(zip(keys, values))
+        self._places.update(zip(keys, places))
+
+    def _rising(self, records: Records, partition: int) -> list[int]:
+        """Return when each record is, none earlier than one before it in its partition."""
+        stamps = records.timestamps
+        before = self._stamps.get(partition, 0)
+        if stamps[0] < before or stamps != sorted(stamps):
+            stamps = list(accumulate(stamps, max, initial=before))[1:]
+        self._stamps[partition] = stamps[-1]
+        return stamps
+
+    def _those_that_count(
+        self, keys: list[Any], values: list[bytes | None], places: list[int]
+    ) -> tuple[list[Any], list[bytes | None], list[int]]:
+        """Return the records that have a key, and of it nothing later is known."""
+        known = self._places
+        rows = [
+            row
+            for row in zip(keys, values, places)
+            if row[0] is not None and known.get(row[0], 0) <= row[2]
+        ]
+        return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
     def settle(self) -> None:
         """Let go of the tombstones: all that there was is in."""
         for key in self._gone:
-            entry = self._entries.get(key)
-            if entry is not None and entry[2] is None:
-                del self._entries[key]
+            if self._values.get(key, b"") is None:
+                del self._values[key]
+                del self._places[key]
         self._gone.clear()
 
     def find(self, key: bytes) -> bytes | None:
         """Return the value of a key; None when there is none."""
-        entry = self._entries.get(key)
-        return None if entry is None else entry[2]
+        return self._values.get(key)
 
     def copied(self) -> dict[bytes, bytes]:
         """Return the values by key."""
-        return {key: entry[2] for key, entry in self._entries.items() if entry[2] is not None}
+        return self._values.copy()  # type: ignore[return-value]  # no tombstone outlives settle
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._values)
