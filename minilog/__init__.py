@@ -48,6 +48,7 @@ from minilog.groups import Group
 from minilog.partition import Partition
 from minilog.producer import Producer
 from minilog.records import Record, RecordMetadata, Records, TopicPartition
+from minilog.replay import replay, replay_async
 from minilog.reports import RecoveryReport, VerifyReport
 from minilog.topic import Topic
 from minilog.verify import verify
@@ -96,5 +97,7 @@ __all__ = [
     "UnknownTopicError",
     "UnsupportedFormatError",
     "VerifyReport",
+    "replay",
+    "replay_async",
     "verify",
 ]

@@ -79,7 +79,7 @@ class ManualClock:
         """Wait until ``lock`` can be taken (True) or the clock was turned past ``seconds``."""
         if seconds is None:
             return lock.acquire()
-        deadline = self._now_ms + seconds * 1000
+        deadline = self._now_ms + in_ms(seconds)
         if seconds <= 0:
             return lock.acquire(blocking=False)
         sleeper = (deadline, lock)
@@ -134,20 +134,30 @@ class Waiters:
             release_once(waiter)
 
 
-class Deadline:
-    """When a wait of ``timeout`` seconds by a clock is over; None is never.
+def in_ms(seconds: float) -> float:
+    """Return seconds in milliseconds, to the microsecond: what a product has behind that is noise,
+    and a clock turned by just as much must not stay behind it for ever."""
+    return round(seconds * 1000, 3)
 
-    The machine's clock may be set back, so a wait by it is timed by the monotonic one.
+
+def stopwatch(clock: Clock) -> Callable[[], float]:
+    """Return what tells the milliseconds from some moment on by which waits are timed.
+
+    The machine's clock may be set back, so what goes by it is timed by the monotonic one.
     """
+    if hasattr(clock, "wait") and not isinstance(clock, SystemClock):
+        return clock.now_ms
+    return lambda: time.monotonic() * 1000
+
+
+class Deadline:
+    """When a wait of ``timeout`` seconds by a clock is over; None is never."""
 
     def __init__(self, clock: Clock, timeout: float | None) -> None:
         self._clock = clock
         self._wait = getattr(clock, "wait", wait_on_wall)
-        is_turned = hasattr(clock, "wait") and not isinstance(clock, SystemClock)
-        self._seconds: Callable[[], float] = (
-            (lambda: clock.now_ms() / 1000) if is_turned else time.monotonic
-        )
-        self._end = None if timeout is None else self._seconds() + timeout
+        self._ms = stopwatch(clock)
+        self._end = None if timeout is None else self._ms() + in_ms(timeout)
 
     def wait(
         self, lock: threading.Lock, at_most: float | None = None, within: float | None = None
@@ -164,12 +174,12 @@ class Deadline:
     @property
     def seconds_left(self) -> float | None:
         """How long the wait may still last; None is for ever."""
-        return None if self._end is None else max(self._end - self._seconds(), 0.0)
+        return None if self._end is None else max(self._end - self._ms(), 0.0) / 1000
 
     @property
     def is_over(self) -> bool:
         """Whether the time is over."""
-        return self._end is not None and self._seconds() >= self._end
+        return self._end is not None and self._ms() >= self._end
 
 
 def check_timeout(timeout: object) -> None:

@@ -31,6 +31,8 @@ from minilog.storage.format import decode_document, encode_document
 if TYPE_CHECKING:
     import uuid
 
+    from minilog.table import Table
+
 TOPIC_FILE = "topic.json"
 MOST_PARTITIONS = 100_000
 
@@ -175,6 +177,15 @@ class Topic:
         if as_bytes is None:
             raise TypeError("key is None; a record without a key may go to any partition")
         return zlib.crc32(as_bytes) % len(self.partitions)
+
+    def table(self) -> Table:
+        """Return the latest value of each key as a read-only mapping that keeps up to date.
+
+        Keep it: each call reads the topic anew.
+        """
+        from minilog.table import Table  # most programs have none
+
+        return Table(self)
 
     # ------------------------------------------------------------ changing it
 

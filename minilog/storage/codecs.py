@@ -30,7 +30,7 @@ class Codec(NamedTuple):
 
     number: int
     compress: Callable[[bytes], bytes]
-    decompress: Callable[[bytes, int], bytes]
+    decompress: Callable[[bytes, int], bytes | None]
 
 
 def check_codec(compression: str) -> None:
@@ -56,13 +56,15 @@ def decompress(number: int, data: bytes, size: int) -> bytes | None:
     ConfigError where the codec's package is missing.
     """
     codec = codec_of(NAMES[number])
+    if not 0 < size <= LARGEST_BODY:
+        return None
     try:
         body = codec.decompress(data, size)
     except MemoryError:
         raise
     except Exception:  # every package has errors of its own, and they all mean the same
         return None
-    return body if len(body) == size else None
+    return body if body is not None and len(body) == size else None
 
 
 def _gzip() -> Codec:
@@ -72,12 +74,12 @@ def _gzip() -> Codec:
         packer = zlib.compressobj(wbits=_GZIP)
         return packer.compress(data) + packer.flush()
 
-    def unpack(data: bytes, size: int) -> bytes:
+    def unpack(data: bytes, size: int) -> bytes | None:
         unpacker = zlib.decompressobj(wbits=_GZIP)
         body = unpacker.decompress(data, size)
         if not unpacker.eof:  # the trailer stands behind the last byte
             body += unpacker.decompress(unpacker.unconsumed_tail, 1)
-        return body if unpacker.eof and not unpacker.unused_data else b""
+        return body if unpacker.eof and not unpacker.unused_data else None
 
     return Codec(NUMBERS["gzip"], pack, unpack)
 
@@ -89,7 +91,7 @@ def _lz4() -> Codec:
         packed: bytes = block.compress(data, store_size=False)
         return packed
 
-    def unpack(data: bytes, size: int) -> bytes:
+    def unpack(data: bytes, size: int) -> bytes | None:
         body: bytes = block.decompress(data, uncompressed_size=size)
         return body
 
@@ -106,13 +108,13 @@ def _zstd() -> Codec:
         packed: bytes = zstd.compress(data)
         return packed
 
-    def unpack(data: bytes, size: int) -> bytes:
+    def unpack(data: bytes, size: int) -> bytes | None:
         bounds = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
         unpacker = zstd.ZstdDecompressor(options=bounds)
         body: bytes = unpacker.decompress(data, max_length=size)
         if not unpacker.eof:  # what ends the frame stands behind the last byte
             body += unpacker.decompress(b"", max_length=1)
-        return body if unpacker.eof and not unpacker.unused_data else b""
+        return body if unpacker.eof and not unpacker.unused_data else None
 
     return Codec(NUMBERS["zstd"], pack, unpack)
 

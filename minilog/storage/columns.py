@@ -236,7 +236,7 @@ class ColumnsFrame:
                 self._at[name] = end
                 end += f.aligned(size)
         stored = prefix.size - BODY - f.CRC_SIZE
-        fits = 0 <= body <= LARGEST_BODY if prefix.codec else body == stored
+        fits = 0 < body <= LARGEST_BODY if prefix.codec else body == stored
         self.is_sound = fits and body == end - start and count <= prefix.extent
 
     @property

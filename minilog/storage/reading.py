@@ -114,7 +114,9 @@ def read(view: View, offset: int, end: Tail, budget: Budget) -> Reading:
         view.strides.clear()
         place = _locate(view, offset, end, may_guess=False)
         found = _read_from(view, place, offset, end, budget)
-    if found is None:  # the index may be of the file that compaction has put this one for
+    # The index may be of the file that compaction has put this one for, or a damaged frame says
+    # that it goes as far as this, and it does not.
+    if found is None:
         place = _locate_past_damage(view, offset, end)
         found = _read_from(view, place, offset, end, budget)
     if found is None:

@@ -441,3 +441,24 @@ def test_iterating_stops_at_damage_with_an_error(sample: Sample) -> None:
         consumer = minilog.Consumer(broker, TOPIC)
         with pytest.raises(CorruptionError):
             list(consumer.drain())
+
+
+def test_a_damaged_batch_that_claims_the_records_behind_it_does_not_have_them(
+    tmp_path: Path,
+) -> None:
+    with Broker(tmp_path / "log") as broker:
+        partition = broker.create_topic(TOPIC)[0]
+        for batch in range(3):
+            partition.append_many([b"%d" % n for n in range(10 * batch, 10 * batch + 10)])
+    log = tmp_path / "log" / TOPIC / "0" / "00000000000000000000.log"
+    data = bytearray(log.read_bytes())
+    second = 64 + ((int.from_bytes(data[64:68], "little") + 7) & -8)
+    assert data[second + 4] == 10
+    data[second + 5] = 1  # it covers 266 offsets now
+    log.write_bytes(data)
+    with Broker(tmp_path / "log", read_only=True) as broker:
+        partition = broker.topic(TOPIC)[0]
+        with pytest.raises(CorruptionError) as caught:
+            partition.read(15)
+        assert (caught.value.offset, caught.value.next_offset) == (10, 20)
+        assert partition.read(20).values == [b"%d" % n for n in range(20, 30)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilog import ConfigError
-from minilog.storage.codecs import NUMBERS, check_codec, codec_of, decompress
+from minilog.storage.codecs import LARGEST_BODY, NUMBERS, check_codec, codec_of, decompress
 
 PACKAGES = {"lz4": ["lz4"], "zstd": ["backports", "backports.zstd", "compression.zstd"]}
 
@@ -33,7 +33,8 @@ def test_what_is_compressed_comes_back(data: bytes) -> None:
             check_codec(name)
         except ConfigError:
             continue  # the tests below skip for it
-        assert decompress(number, codec_of(name).compress(data), len(data)) == data
+        expected = data or None  # nothing is never compressed
+        assert decompress(number, codec_of(name).compress(data), len(data)) == expected
 
 
 def test_compressing_twice_gives_the_same_bytes(number: int) -> None:
@@ -45,6 +46,11 @@ def test_compressing_twice_gives_the_same_bytes(number: int) -> None:
 def test_another_size_than_was_declared_is_refused(number: int, difference: int) -> None:
     data = b"some text that shrinks " * 100
     assert decompress(number, packed(number, data), len(data) + difference) is None
+
+
+@pytest.mark.parametrize("size", [0, -1, LARGEST_BODY + 1, 2**32])
+def test_a_size_that_is_no_body_s_is_refused(number: int, size: int) -> None:
+    assert decompress(number, packed(number, b"some text " * 100), size) is None
 
 
 @pytest.mark.parametrize("change", [b"", b"\0", b"more"])
