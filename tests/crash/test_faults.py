@@ -1,0 +1,104 @@
+"""Operations of the disk fail, one after the other: an error comes out, and nothing else happens.
+
+Every operation of every workload fails here in one way; ``tests/torture`` takes all the ways. What
+the machinery has found is told below, each by its calamity.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from minilog import Broker, ConfigError
+from minilog.testing import FaultPlan, FaultyDisk
+from minilog.testing.faults import CHANGES, FAULTS, OPERATIONS
+
+
+# ---------------------------------------------------------------- the disk that fails
+
+
+def test_a_planned_fault_is_raised_once_and_the_operation_is_not_done(log_path: Path) -> None:
+    disk = FaultyDisk(log_path, FaultPlan("ENOSPC", at=1, operations=frozenset({"create"})))
+    directory = disk.root_directory()
+    directory.make()
+    directory.create("first")
+    with pytest.raises(OSError, match="planned fault") as caught:
+        directory.create("second")
+    assert caught.value.errno == errno.ENOSPC
+    directory.create("third")
+    assert directory.names() == ["first", "third"]
+    assert disk.fault_count == 1
+    assert [operation.split()[0] for operation in disk.operations] == [
+        "make",
+        *["create"] * 3,
+        "names",
+    ]
+
+
+def test_a_fault_that_lasts_is_over_when_the_disk_is_mended(log_path: Path) -> None:
+    disk = FaultyDisk(":memory:")
+    directory = disk.root_directory()
+    directory.make()
+    file = directory.create("file")
+    disk.arm(FaultPlan("EIO", lasts=True, operations=CHANGES))
+    for _ in range(3):
+        with pytest.raises(OSError, match="EIO"):
+            file.write(0, b"x")
+    assert file.read(0, 1) == b""
+    disk.mend()
+    file.write(0, b"x")
+    assert file.read(0, 1) == b"x"
+    assert disk.fault_count == 3
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_has_its_number_and_leaves_what_it_says(fault: str) -> None:
+    disk = FaultyDisk(":memory:")
+    directory = disk.root_directory()
+    directory.make()
+    file = directory.create("file")
+    disk.arm(FaultPlan(fault))
+    with pytest.raises(OSError, match="planned fault") as caught:
+        file.write(0, b"abcd")
+    assert caught.value.errno == FAULTS[fault]
+    left = {"short write": b"ab", "write then error": b"abcd"}.get(fault, b"")
+    assert file.read(0, 9) == left
+
+
+def test_a_disk_without_maps_stores_by_writing(log_path: Path) -> None:
+    for maps, is_write in ((True, False), (False, True)):
+        disk = FaultyDisk(":memory:", maps=maps)
+        with Broker(disk, sync="never") as broker:
+            partition = broker.create_topic("t")[0]
+            partition.append(b"one")
+            disk.arm(FaultPlan("EIO", operations=frozenset({"write"})))
+            try:
+                partition.append(b"two")
+            except OSError:
+                assert is_write
+            else:
+                assert not is_write
+            disk.mend()
+
+
+def test_a_plan_that_means_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="ENOSPC"):
+        FaultyDisk(":memory:", FaultPlan("ENOSPACE"))
+    with pytest.raises(ConfigError, match="unlink"):
+        FaultyDisk(":memory:", FaultPlan(operations=frozenset({"erase"})))
+    assert {"write", "sync", "close"} <= OPERATIONS
+
+
+def test_faulty_disks_can_be_nested_and_opened_again(log_path: Path) -> None:
+    inner = FaultyDisk(log_path)
+    outer = FaultyDisk(inner)
+    for number in range(3):
+        with Broker(outer) as broker:
+            topic = broker.create_topic("t", exist_ok=True)
+            assert topic[0].append(b"x") == number
+    assert inner.operations
+    assert len(outer.operations) == len(inner.operations)
+    with Broker(log_path, read_only=True) as broker:
+        assert len(broker.topic("t")[0]) == 3
