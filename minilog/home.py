@@ -117,7 +117,8 @@ class Home:
 
     def clear_marks(self) -> None:
         """Take that note away, durably, before anything changes."""
-        self.directory.unlink(CLEAN_FILE)
+        with contextlib.suppress(FileNotFoundError):  # taken away before, but not durably
+            self.directory.unlink(CLEAN_FILE)
         self.directory.sync()
 
     # ------------------------------------------------------------ topics

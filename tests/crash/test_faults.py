@@ -102,3 +102,20 @@ def test_faulty_disks_can_be_nested_and_opened_again(log_path: Path) -> None:
     assert len(outer.operations) == len(inner.operations)
     with Broker(log_path, read_only=True) as broker:
         assert len(broker.topic("t")[0]) == 3
+
+
+# ---------------------------------------------------------------- what was found
+
+
+def test_a_mark_that_was_unlinked_but_not_synced_does_not_stop_appends_for_ever(
+    log_path: Path,
+) -> None:
+    """Every later append looked for the mark again, and failed as it was not there."""
+    disk = FaultyDisk(log_path)
+    with Broker(disk) as broker:
+        broker.create_topic("t")
+    with Broker(disk) as broker:
+        disk.arm(FaultPlan("EIO", operations=frozenset({"sync"})))
+        with pytest.raises(OSError, match="planned fault"):
+            broker.topic("t")[0].append(b"x")
+        assert broker.topic("t")[0].append(b"y") == 0
