@@ -12,6 +12,7 @@ This module refuses to know its neighbours, and what to do about damage: it rais
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -280,8 +281,8 @@ class Segment:
         try:
             region[position:end] = frame + f.CRC.pack(crc32c(frame, self.seed ^ position))
             self.tail = ((end + 7) & -8, offset + 1)
-        except BaseException:
-            self._settle(position, offset)
+        except BaseException as error:
+            self._settle(position, offset, error)
             raise
         return offset
 
@@ -299,8 +300,8 @@ class Segment:
             else:
                 self.region()[position:end] = frame
             self.tail = (f.aligned(end), next_offset)
-        except BaseException:
-            self._settle(position, offset)
+        except BaseException as error:
+            self._settle(position, offset, error)
             raise
 
     def append_batch(self, batch: Batch, timestamp: int, now_ms: int) -> None:
@@ -321,9 +322,14 @@ class Segment:
         frame += f.checksum(frame, self.seed, position)
         self.append_frame(frame, position, offset + 1, timestamp, now_ms)
 
-    def _settle(self, position: int, offset: int) -> None:
-        """After an interrupt in the middle of an append: the frame is in if all of it is."""
+    def _settle(self, position: int, offset: int, error: BaseException) -> None:
+        """After an interrupt in the middle of an append: the frame is in if all of it is; after
+        an error of the disk it never is, as the caller is told that nothing was appended."""
         if self.tail[0] != position:
+            return
+        if isinstance(error, OSError):
+            with contextlib.suppress(OSError):  # else the next append stores over it
+                self.region()[position : position + 8] = bytes(8)
             return
         region = self.region()
         prefix = scan.prefix_at(region, position, len(region))

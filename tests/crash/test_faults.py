@@ -119,3 +119,17 @@ def test_a_mark_that_was_unlinked_but_not_synced_does_not_stop_appends_for_ever(
         with pytest.raises(OSError, match="planned fault"):
             broker.topic("t")[0].append(b"x")
         assert broker.topic("t")[0].append(b"y") == 0
+
+
+def test_a_write_that_was_done_and_told_as_an_error_is_not_in_the_log() -> None:
+    """The frame was whole, so it was taken for appended: trying again appended it twice."""
+    disk = FaultyDisk(":memory:", maps=False)
+    with Broker(disk, sync="never") as broker:
+        partition = broker.create_topic("t")[0]
+        partition.append(b"one")
+        disk.arm(FaultPlan("write then error", operations=frozenset({"write"})))
+        with pytest.raises(OSError, match="planned fault"):
+            partition.append_many([b"two", b"three"])
+        assert partition.end_offset == 1
+        assert partition.append_many([b"two", b"three"]) == range(1, 3)
+        assert [record.value for record in partition] == [b"one", b"two", b"three"]
