@@ -202,8 +202,7 @@ class Broker(Waiters):
             state = TopicState(name, random_id(), partitions, config, {})
             self._home.make_topic(state, self._clock)
             topic = Topic(self, self._home.topic_directory(name), state)
-            for number in range(partitions):
-                self._marks[_mark_key(topic, number)] = Log.fresh_mark(0)
+            self.partitions_made(topic, range(partitions))
             self._topics[name] = topic
         self.topic_changed()
         return topic
@@ -446,6 +445,11 @@ class Broker(Waiters):
                 if self._is_marked_clean:
                     self._home.clear_marks()
                     self._is_marked_clean = False
+    def partitions_made(self, topic: Topic, numbers: range) -> None:
+        """Note that partitions are new, so that opening one need not look at its files."""
+        for number in numbers:
+            self._marks[_mark_key(topic, number)] = Log.fresh_mark(0)
+
         is_turned_by_hand = hasattr(self._clock, "subscribe")
         if not self._is_in_memory and not is_turned_by_hand and self._house_interval_ms():
             with self._mark_lock:

@@ -537,7 +537,10 @@ class Segment:
         directory = self._place.directory
         index = Index.open(directory, self.name, self.seed)
         if index is None and self.tail[0] > f.HEADER_SIZE + self._config.index_interval_bytes:
-            self.reindex()
+            try:
+                self.reindex()
+            except OSError:  # no room for one: a read may have asked, and does without (I3)
+                self._index = self._open_index()
             return
         self._index = index or Index(directory, self.name, self.seed)
         last = self._index.floor_below(LARGEST_FILE)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import minilog
 from minilog import Broker, ConfigError
 from minilog.testing import FaultPlan, FaultyDisk
 from minilog.testing.faults import CHANGES, FAULTS, OPERATIONS
@@ -133,3 +134,34 @@ def test_a_write_that_was_done_and_told_as_an_error_is_not_in_the_log() -> None:
         assert partition.end_offset == 1
         assert partition.append_many([b"two", b"three"]) == range(1, 3)
         assert [record.value for record in partition] == [b"one", b"two", b"three"]
+
+
+def test_a_partition_that_was_added_is_read_while_the_disk_is_full(log_path: Path) -> None:
+    """It was recovered as after a crash when it was first looked at, which writes and syncs."""
+    disk = FaultyDisk(log_path)
+    with Broker(disk) as broker:
+        topic = broker.create_topic("t")
+        topic.add_partitions(2)
+        disk.arm(FaultPlan("ENOSPC", lasts=True, operations=CHANGES))
+        assert list(topic[1]) == []
+        assert disk.fault_count == 0
+        disk.mend()
+
+
+def test_a_log_without_its_index_is_read_while_the_disk_is_full(log_path: Path) -> None:
+    """The index was made anew on the disk by whoever looked at the partition first."""
+    with Broker(log_path, index_interval_bytes=100) as broker:
+        broker.create_topic("t")[0].append_many([b"x" * 30] * 20)
+        for number in range(20):
+            broker.topic("t")[0].append(b"%d" % number)
+    for index in (log_path / "t" / "0").glob("*index"):
+        index.unlink()
+    disk = FaultyDisk(log_path)
+    with Broker(disk) as broker:
+        disk.arm(FaultPlan("ENOSPC", lasts=True, operations=CHANGES))
+        assert len(list(broker.topic("t")[0])) == 40
+        disk.mend()
+        assert broker.topic("t")[0].append(b"more") == 40
+    with Broker(log_path) as broker:
+        assert len(list(broker.topic("t")[0])) == 41
+    assert minilog.verify(log_path).ok
