@@ -172,11 +172,15 @@ class Home:
         self.directory.sync()
 
     def take_away(self, name: str) -> Directory:
-        """Take a topic out of sight, durably; the directory returned is then to be removed."""
+        """Take a topic out of sight; the directory returned is then to be removed."""
         deleted = UNFINISHED + random_id().hex
         self.directory.rename(topic_directory(name), deleted)
-        self.directory.sync()
         return self.directory.child(deleted)
+
+    def remove_deleted(self, deleted: Directory) -> None:
+        """Remove what was taken away, when it is durably out of sight."""
+        self.directory.sync()
+        deleted.remove()
 
 
 def home_at(path: Any) -> Home:

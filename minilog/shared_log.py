@@ -244,6 +244,12 @@ class SharedLog(Waiters):
             if self._log is not None:
                 self._log.unmap()
 
+    def readmit(self) -> None:
+        """Take calls again, after ``abandon``."""
+        with self._lock:
+            self._refusal = None
+            self.reconfigure()
+
     def refuse_in_child(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every call in a child of fork; its locks are new, as others' owners are gone."""
         self._make_locks()

@@ -276,9 +276,12 @@ class Topic:
             added = tuple(Partition(self, n) for n in range(known, state.partition_count))
             self._partitions += added
 
-    def anew(self) -> Topic:
-        """Return another object for the same topic, after this one was refused for nothing."""
-        return Topic(self._owner, self._directory, self._state)
+    def readmit(self) -> None:
+        """Take calls again, after it was refused for nothing."""
+        self._refusal = None
+        self._before_use = self.refresh if self._owner.is_read_only else None
+        for partition in self._partitions:
+            partition.readmit()
 
     def is_gone(self) -> bool:
         """Say whether another process has deleted it."""

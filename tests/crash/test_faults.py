@@ -136,6 +136,24 @@ def test_a_write_that_was_done_and_told_as_an_error_is_not_in_the_log() -> None:
         assert [record.value for record in partition] == [b"one", b"two", b"three"]
 
 
+def test_a_topic_that_could_not_be_deleted_keeps_its_records(log_path: Path) -> None:
+    """It was opened anew by the mark of its making, when it was empty: all its records were
+    taken for bytes after the end, and dropped."""
+    disk = FaultyDisk(log_path)
+    with Broker(disk) as broker:
+        topic = broker.create_topic("t")
+        for number in range(5):
+            topic[0].append(b"%d" % number)
+        disk.arm(FaultPlan("EIO", operations=frozenset({"rename"})))
+        with pytest.raises(OSError, match="planned fault"):
+            broker.delete_topic("t")
+        assert [record.value for record in topic[0]] == [b"%d" % n for n in range(5)]
+        assert topic[0].append(b"goes on") == 5
+    with Broker(log_path) as broker:
+        assert broker.recovery.ok
+        assert len(broker.topic("t")[0]) == 6
+
+
 def test_a_partition_that_was_added_is_read_while_the_disk_is_full(log_path: Path) -> None:
     """It was recovered as after a crash when it was first looked at, which writes and syncs."""
     disk = FaultyDisk(log_path)
