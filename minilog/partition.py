@@ -332,12 +332,14 @@ class Partition(SharedLog):
             raise OffsetOutOfRangeError(self.topic, self._index, offset, start, end)
         if offset <= self._start:
             return
-        self.flush()  # a crash must not bring the end below the new start
+        with self._lock:
+            self._check_writable()
+            log.leave_behind(offset, self._now_ms())
+        # A crash must not bring the end below the new start, nor may what is dropped go first.
+        self.flush()
         self._host.raise_start_offset(self._index, offset)
         with self._lock:
-            log.drop_before(offset, self._now_ms())
-            if self._published is not None:
-                self._published = log.end()
+            log.drop_before(offset)
 
     # ------------------------------------------------------------ for producers and consumers
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import minilog
-from minilog import Broker, ConfigError
+from minilog import Broker, ConfigError, SyncFailedError
 from minilog.testing import FaultPlan, FaultyDisk
 from minilog.testing.faults import CHANGES, FAULTS, OPERATIONS
 
@@ -152,6 +152,44 @@ def test_a_topic_that_could_not_be_deleted_keeps_its_records(log_path: Path) -> 
     with Broker(log_path) as broker:
         assert broker.recovery.ok
         assert len(broker.topic("t")[0]) == 6
+
+
+def test_a_sync_that_fails_while_a_partition_is_emptied_refuses_all_writing(
+    log_path: Path,
+) -> None:
+    """It came out as a plain error, and the next sync, which said that all was well, was
+    believed."""
+    disk = FaultyDisk(log_path)
+    with Broker(disk, sync="never") as broker:
+        partition = broker.create_topic("t")[0]
+        partition.append(b"one")
+        broker.flush()
+        disk.arm(FaultPlan("EIO", lasts=True, operations=frozenset({"sync"})))
+        with pytest.raises(SyncFailedError):
+            partition.delete_before(1)
+        disk.mend()
+        with pytest.raises(SyncFailedError):
+            partition.append(b"two")
+        assert [record.value for record in partition] == [b"one"]
+
+
+def test_segments_that_could_not_be_unlinked_go_with_the_next_ones(log_path: Path) -> None:
+    disk = FaultyDisk(log_path)
+    with Broker(disk) as broker:
+        partition = broker.create_topic("t", segment_bytes=256)[0]
+        for number in range(20):
+            partition.append(b"%d" % number * 30)
+        # The first is of what the topic's settings are written to.
+        disk.arm(FaultPlan("EIO", at=1, lasts=True, operations=frozenset({"unlink"})))
+        with pytest.raises(OSError, match="planned fault"):
+            partition.delete_before(10)
+        assert partition.start_offset == 10
+        disk.mend()
+        partition.delete_before(12)
+        partition.check()
+    kept = sorted((log_path / "t" / "0").glob("*.log"))
+    assert int(kept[0].stem) >= 10
+    assert minilog.verify(log_path).ok
 
 
 def test_a_partition_that_was_added_is_read_while_the_disk_is_full(log_path: Path) -> None:
