@@ -381,6 +381,7 @@ class Segment:
         file.reserve(size)
         self._region = self._mapped_file(file, size)
         self._file = file
+        self._view = None
 
     def _touch(self, end: int) -> None:
         """Write zeros ahead: 0.4 us a page, where a store's own page fault costs 2.7."""
@@ -508,10 +509,12 @@ class Segment:
         view, region = self._view, self._region
         if self._place.is_write_through:
             region = None  # reading by map is faster than through that
-        if view is not None and (view.region is region or len(view.region) >= end):
-            return view
-        if region is None or len(region) < end:
+        is_mapped = region is not None and len(region) >= end
+        if view is not None and (view.region is region if is_mapped else len(view.region) >= end):
+            return view  # not an older map though it is large enough: memory grows by copying
+        if not is_mapped:
             region = self._mapped(self._map_to_read)
+        assert region is not None
         index = self._index
         if index is None:
             index = self._index = self._open_index()

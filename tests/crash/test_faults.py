@@ -221,3 +221,35 @@ def test_a_log_without_its_index_is_read_while_the_disk_is_full(log_path: Path) 
     with Broker(log_path) as broker:
         assert len(list(broker.topic("t")[0])) == 41
     assert minilog.verify(log_path).ok
+
+
+def test_a_log_in_memory_that_is_closed_and_opened_again_is_whole() -> None:
+    """What was stored behind the trimmed end of a file in memory was lost: its map was longer."""
+    disk = FaultyDisk(":memory:")
+    for number in range(20):
+        with Broker(disk, sync="always" if number % 2 else "never") as broker:
+            topic = broker.create_topic("t", exist_ok=True, segment_bytes=256)
+            assert topic[0].append_many([b"%d" % number * 20] * 3) == range(
+                3 * number, 3 * number + 3
+            )
+            assert [record.offset for record in topic[0]] == list(range(3 * number + 3))
+            topic[0].check()
+    assert minilog.verify(disk).ok  # type: ignore[arg-type]
+
+
+def test_a_record_at_the_end_of_what_was_reserved_in_memory_is_read() -> None:
+    """Memory grows by copying; a reader kept to the old map, which was large enough for it."""
+    with Broker(":memory:") as broker:
+        partition = broker.create_topic("t")[0]
+        partition.append(b"first")
+        assert len(list(partition)) == 1
+        while True:
+            assert partition._log is not None
+            left = 65536 - partition._log.end().position
+            if left < 4000:
+                break
+            partition.append(b"x" * 1000)
+            list(partition)
+        partition.append(b"y" * (left - 48))
+        values = [record.value for record in partition]
+        assert values[-1] == b"y" * (left - 48)
