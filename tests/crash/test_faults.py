@@ -15,6 +15,18 @@ import minilog
 from minilog import Broker, ConfigError, SyncFailedError
 from minilog.testing import FaultPlan, FaultyDisk
 from minilog.testing.faults import CHANGES, FAULTS, OPERATIONS
+from tests.torture.faults import check_share
+from tests.torture.workloads import WORKLOADS
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize(("place", "step"), [("disk", 2), ("memory without maps", 5)])
+def test_a_fault_at_any_operation_costs_nothing_that_was_acknowledged(
+    name: str, place: str, step: int
+) -> None:
+    figures = check_share(name, place, turn=list(WORKLOADS).index(name), step=step)
+    assert figures.faults
+    assert not figures.failures, "\n\n".join(map(str, figures.failures[:5]))
 
 
 # ---------------------------------------------------------------- the disk that fails
