@@ -237,8 +237,7 @@ class Broker(Waiters):
         state = TopicState(name, random_id(), partitions, config, {})
         self._home.make_topic(state, self._clock)
         topic = Topic(self, self._home.topic_directory(name), state)
-        for number in range(partitions):
-            self._marks[_mark_key(topic, number)] = Log.fresh_mark(0)
+        self.partitions_made(topic, range(partitions))
         self._topics[name] = topic
         return topic
 
@@ -303,14 +302,19 @@ class Broker(Waiters):
             except BaseException:
                 self._find_again(name)
                 raise
-            deleted.remove()
-        self.topic_changed()
+            try:
+                self._home.remove_deleted(deleted)
+            finally:
+                self.topic_changed()
 
     def _find_again(self, name: str) -> None:
         """Have a topic stand for its files, or not, when it could not be made or deleted."""
-        topic: Topic | None = self._topics.pop(name, None)
-        if topic is not None and not topic.is_gone():
-            self._topics[name] = topic.anew()
+        topic: Topic | None = self._topics.get(name)
+        if topic is not None:
+            topic.readmit()  # first: whether it is gone may be hard to tell, too
+            if topic.is_gone():
+                del self._topics[name]
+                topic.abandon(lambda: self._unknown(name))
         elif self._home.topic_directory(name).exists():
             self._find_topics()
 
@@ -644,8 +648,15 @@ class Broker(Waiters):
         )
         directory = topic.partition_directory(partition)
         log = Log(directory, topic.identity(partition), topic.config, self._maps, opening)
+        if opening.is_writable:  # from here on it says less than the files do
+            self._marks.pop(_mark_key(topic, partition), None)
         self._problems += log.problems
         return log
+
+    def partitions_made(self, topic: Topic, numbers: range) -> None:
+        """Note that partitions are new, so that opening one need not look at its files."""
+        for number in numbers:
+            self._marks[_mark_key(topic, number)] = Log.fresh_mark(0)
 
     def before_write(self) -> None:
         """Take the clean mark away before the first byte changes, and have the house kept."""

@@ -123,7 +123,8 @@ class Home:
 
     def clear_marks(self) -> None:
         """Take that note away, durably, before anything changes."""
-        self.directory.unlink(CLEAN_FILE)
+        with contextlib.suppress(FileNotFoundError):  # taken away before, but not durably
+            self.directory.unlink(CLEAN_FILE)
         self.directory.sync()
 
     # ------------------------------------------------------------ topics
@@ -177,11 +178,15 @@ class Home:
         self.directory.sync()
 
     def take_away(self, name: str) -> Directory:
-        """Take a topic out of sight, durably; the directory returned is then to be removed."""
+        """Take a topic out of sight; the directory returned is then to be removed."""
         deleted = UNFINISHED + random_id().hex
         self.directory.rename(topic_directory(name), deleted)
-        self.directory.sync()
         return self.directory.child(deleted)
+
+    def remove_deleted(self, deleted: Directory) -> None:
+        """Remove what was taken away, when it is durably out of sight."""
+        self.directory.sync()
+        deleted.remove()
 
 
 def home_at(path: Any) -> Home:

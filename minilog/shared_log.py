@@ -292,7 +292,7 @@ class SharedLog(Waiters):
         if log is not None and self._has_written and log.has_segments_below(self._start):
             with self._lock:  # a crash came between raising the start and this
                 self._check_writable()
-                log.drop_before(self._start, now_ms)
+                log.drop_before(self._start)
         if config.is_compacted:
             self._roll_if(now_ms, lambda log: log.is_older_than(config.segment_ms, now_ms))
             self.run_compaction(now_ms, step, min_dirty_ratio=config.min_cleanable_dirty_ratio)
@@ -335,15 +335,14 @@ class SharedLog(Waiters):
         """Make ``offset`` the first that is kept, durably, and drop what only holds older ones."""
         with self._lock:
             log = self._writable_log()
-        self.flush()  # a crash must not bring the end below the new start
+            log.leave_behind(offset, now_ms)
+        # A crash must not bring the end below the new start, nor may what is dropped go first.
+        self.flush()
         self._host.raise_start_offset(self._index, offset)
         with self._lock:
             self._check_writable()
             self.keep_sequences()
-            before = log.end().base_offset
-            log.drop_before(offset, now_ms)
-            if self._published is not None and log.end().base_offset != before:
-                self._published = log.end()  # it rolled and synced
+            log.drop_before(offset)
 
     def run_compaction(
         self, now_ms: int, step: Callable[[], None], *, min_dirty_ratio: float | None = None
@@ -463,6 +462,12 @@ class SharedLog(Waiters):
             self._wake()
             if self._log is not None:
                 self._log.unmap()
+
+    def readmit(self) -> None:
+        """Take calls again, after ``abandon``."""
+        with self._lock:
+            self._refusal = None
+            self.reconfigure()
 
     def refuse_in_child(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every call in a child of fork; its locks are new, as others' owners are gone."""

@@ -94,6 +94,7 @@ class Owner(Protocol):
     def guard(self) -> Lockable: ...
     def open_log(self, topic: Topic, partition: int) -> Log: ...
     def before_write(self) -> None: ...
+    def partitions_made(self, topic: Topic, numbers: range) -> None: ...
     def check_writable(self) -> None: ...
     def topic_changed(self) -> None: ...
     def first_open_offset(self, topic_id: bytes, partition: int) -> int | None: ...
@@ -234,6 +235,7 @@ class Topic:
                 return
             make_partitions(self._directory, self.id, range(before, total), self._owner.clock)
             self._save(self._state._replace(partition_count=total))
+            self._owner.partitions_made(self, range(before, total))
             added = tuple(Partition(self, number) for number in range(before, total))
             self._partitions += added
             self._owner.topic_changed()
@@ -344,9 +346,12 @@ class Topic:
             added = tuple(Partition(self, n) for n in range(known, state.partition_count))
             self._partitions += added
 
-    def anew(self) -> Topic:
-        """Return another object for the same topic, after this one was refused for nothing."""
-        return Topic(self._owner, self._directory, self._state)
+    def readmit(self) -> None:
+        """Take calls again, after it was refused for nothing."""
+        self._refusal = None
+        self._before_use = self.refresh if self._owner.is_read_only else None
+        for partition in self._partitions:
+            partition.readmit()
 
     def is_gone(self) -> bool:
         """Say whether another process has deleted it."""

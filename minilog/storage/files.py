@@ -221,6 +221,26 @@ def out_of_descriptors(error: OSError) -> bool:
     return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
+def replace_by_rename(directory: Directory, name: str, data: bytes) -> None:
+    """Make ``name`` hold ``data``, durably, out of a directory's other operations."""
+    unfinished = name + UNFINISHED
+    with contextlib.suppress(FileNotFoundError):
+        directory.unlink(unfinished)
+    file = directory.create(unfinished)
+    try:
+        file.write(0, data)
+        file.sync()
+        file.close()
+        directory.rename(unfinished, name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(OSError):
+            directory.unlink(unfinished)
+        raise
+    directory.sync()
+
+
 # ---------------------------------------------------------------- on disk
 
 
@@ -396,21 +416,7 @@ class DiskDirectory:
 
     def replace(self, name: str, data: bytes) -> None:
         """Make ``name`` hold ``data``, durably: it has the old or the new bytes at any moment."""
-        unfinished = name + UNFINISHED
-        with contextlib.suppress(FileNotFoundError):
-            self.unlink(unfinished)
-        file = self.create(unfinished)
-        try:
-            file.write(0, data)
-            file.sync()
-        except BaseException:
-            file.close()
-            with contextlib.suppress(OSError):
-                self.unlink(unfinished)
-            raise
-        file.close()
-        self.rename(unfinished, name)
-        self.sync()
+        replace_by_rename(self, name, data)
 
     def rename(self, old: str, new: str) -> None:
         """Rename ``old`` to ``new``, which may lie in a directory below this one."""

@@ -47,7 +47,8 @@ class Maps(NamedTuple):
         """
         regions = []
         for file, size in zip(files, (ENTRY.size, TIME_ENTRY.size)):
-            file.reserve(entries * size)
+            if entries:
+                file.reserve(entries * size)
             regions.append(file.map(max(entries * size, file.size()) if entries else 0))
         return cls(regions[0], regions[1], regions[0].words(), regions[1].words())
 

@@ -54,7 +54,7 @@ def inspect_log(
         path = f"{directory.path}/{log_name(base)}.log"
         if base < due:
             continue  # compaction has put another for it, and a crash came before it could go
-        if base > due:
+        if base > max(due, start_offset):  # what is missing below was deleted
             problems.append(Problem(path, 0, due, f"the segments with offsets to {base} are gone"))
         is_last = base == bases[-1]
         lowest = max(start_offset, base)  # records before it are kept here, but deleted

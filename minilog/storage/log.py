@@ -474,14 +474,16 @@ class Log:
 
     # ------------------------------------------------------------ drop
 
-    def drop_before(self, offset: int, now_ms: int) -> None:
-        """Unlink the segments that end at or before ``offset``; all of them when it is the end.
-
-        Whoever reads them keeps their maps (I7).
-        """
+    def leave_behind(self, offset: int, now_ms: int) -> None:
+        """Go on in a new segment if ``offset`` is the end, so that all before can be dropped."""
         if offset == self.end_offset and self._view[1].base_offset < offset:
             self.roll(now_ms)
-            self.sync()  # the new one is on the disk before the old ones go
+
+    def drop_before(self, offset: int) -> None:
+        """Unlink the segments that end at or before ``offset``; what comes after is synced.
+
+        Whoever reads them keeps their maps (I7). What cannot be unlinked goes another time.
+        """
         segments, tail = self._view
         gone = [base for base, _ in pairwise(segments.irange(None, offset))]
         if not gone:
@@ -491,10 +493,18 @@ class Log:
             del kept[base]
         self._view = (kept, tail)
         self._durable_base = max(self._durable_base, kept.peekitem(0)[0])
-        for base in gone:
-            with contextlib.suppress(FileNotFoundError):
-                segments[base].remove()
         self._names_are_synced = False
+        try:
+            for base in gone:
+                with contextlib.suppress(FileNotFoundError):
+                    segments[base].remove()
+        except OSError:
+            self._view = (segments, tail)  # no gap, and the next call tries again
+            with contextlib.suppress(OSError):
+                present = set(self._bases())
+                left = [segment for base, segment in segments.items() if base in present]
+                self._view = (_by_base(left), tail)
+            raise
 
     # ------------------------------------------------------------ replace (for compaction)
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import errno
 
-from minilog.storage.files import PAGE, File, Lock, MappedRegion, Region
+from minilog.storage.files import File, Lock, MappedRegion, Region
 
 
 class MemoryFile:
-    """A file that is an anonymous map: the same engine as on disk, and no disk."""
+    """A file that is an anonymous map, exactly as large: the same engine as on disk, no disk."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._size = 0
-        self._region = MappedRegion(-1, PAGE)
+        self._region = MappedRegion(-1, 1)  # there is no map of nothing
 
     def size(self) -> int:
         """Return the size, reserve included."""
@@ -33,17 +33,20 @@ class MemoryFile:
 
     def reserve(self, size: int) -> None:
         """Make the file ``size`` bytes; only ever larger. Readers keep the region they have."""
-        if size > len(self._region):
-            larger = MappedRegion(-1, -(-size // PAGE) * PAGE)
-            larger[: self._size] = self._region[: self._size]
-            self._region = larger
-        self._size = max(size, self._size)
+        if size > self._size:
+            self._resize(size)
+
+    def _resize(self, size: int) -> None:
+        region = MappedRegion(-1, max(size, 1))
+        kept = min(size, self._size)
+        region[:kept] = self._region[:kept]
+        self._region, self._size = region, size
 
     def trim(self, size: int) -> None:
-        """Cut the file to ``size``."""
+        """Cut the file to ``size``; whoever maps it sees zeros behind."""
         if size < self._size:
             self._region[size : self._size] = bytes(self._size - size)
-            self._size = size
+            self._resize(size)
 
     def map(self, size: int) -> Region:
         """Return the file's own bytes."""
@@ -125,11 +128,21 @@ class MemoryDirectory:
             first, name = name.split("/", 1)
             target = target.child(first)
         if old in self._files:
-            target._files[name] = self._files.pop(old)
+            file = target._files[name] = self._files.pop(old)
+            file.path = f"{target.path}/{name}"
+        elif self.child(old).exists():
+            target.child(name)._take_over(self.child(old))
         else:
-            child = self._children.pop(old)
-            child.path = f"{target.path}/{name}"
-            target._children[name] = child
+            raise FileNotFoundError(errno.ENOENT, "no such file", f"{self.path}/{old}")
+
+    def _take_over(self, other: MemoryDirectory) -> None:
+        """Hold what another directory held, which is gone: an object stands for a path."""
+        self._files, other._files = other._files, {}
+        for name, file in self._files.items():
+            file.path = f"{self.path}/{name}"
+        for name, child in other._children.items():
+            self.child(name)._take_over(child)
+        self._is_made, other._is_made = other._is_made, False
 
     def unlink(self, name: str) -> None:
         """Remove the file ``name``; whoever maps it keeps its bytes."""

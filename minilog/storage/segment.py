@@ -12,6 +12,7 @@ This module refuses to know its neighbours, and what to do about damage: it rais
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -361,8 +362,8 @@ class Segment:
         try:
             region[position:end] = frame + f.CRC.pack(crc32c(frame, self.seed ^ position))
             self.tail = ((end + 7) & -8, offset + 1)
-        except BaseException:
-            self._settle(position, offset)
+        except BaseException as error:
+            self._settle(position, offset, error)
             raise
         return offset
 
@@ -380,8 +381,8 @@ class Segment:
             else:
                 self.region()[position:end] = frame
             self.tail = (f.aligned(end), next_offset)
-        except BaseException:
-            self._settle(position, offset)
+        except BaseException as error:
+            self._settle(position, offset, error)
             raise
 
     def append_batch(
@@ -413,9 +414,14 @@ class Segment:
         frame += f.checksum(frame, self.seed, position)
         self.append_frame(frame, position, offset + 1, timestamp, now_ms)
 
-    def _settle(self, position: int, offset: int) -> None:
-        """After an interrupt in the middle of an append: the frame is in if all of it is."""
+    def _settle(self, position: int, offset: int, error: BaseException) -> None:
+        """After an interrupt in the middle of an append: the frame is in if all of it is; after
+        an error of the disk it never is, as the caller is told that nothing was appended."""
         if self.tail[0] != position:
+            return
+        if isinstance(error, OSError):
+            with contextlib.suppress(OSError):  # else the next append stores over it
+                self.region()[position : position + 8] = bytes(8)
             return
         region = self.region()
         prefix = scan.prefix_at(region, position, len(region))
@@ -467,6 +473,7 @@ class Segment:
         file.reserve(size)
         self._region = self._mapped_file(file, size)
         self._file = file
+        self._view = None
 
     def _touch(self, end: int) -> None:
         """Write zeros ahead: 0.4 us a page, where a store's own page fault costs 2.7."""
@@ -615,10 +622,12 @@ class Segment:
         view, region = self._view, self._region
         if self._place.is_write_through:
             region = None  # reading by map is faster than through that
-        if view is not None and (view.region is region or len(view.region) >= end):
-            return view
-        if region is None or len(region) < end:
+        is_mapped = region is not None and len(region) >= end
+        if view is not None and (view.region is region if is_mapped else len(view.region) >= end):
+            return view  # not an older map though it is large enough: memory grows by copying
+        if not is_mapped:
             region = self._mapped(self._map_to_read)
+        assert region is not None
         index = self._index
         if index is None:
             index = self._index = self._open_index()
@@ -651,7 +660,10 @@ class Segment:
         directory = self._place.directory
         index = Index.open(directory, self.name, self.seed)
         if index is None and self.tail[0] > f.HEADER_SIZE + self._config.index_interval_bytes:
-            self.reindex()
+            try:
+                self.reindex()
+            except OSError:  # no room for one: a read may have asked, and does without (I3)
+                self._index = self._open_index()
             return
         self._index = index or Index(directory, self.name, self.seed)
         last = self._index.floor_below(LARGEST_FILE)
