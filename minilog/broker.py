@@ -128,7 +128,8 @@ class Broker(Waiters):
             self._is_marked_clean = marks is not None
             self._marks = marks or {}
             self._find_topics()
-            self._recover()
+            if self._recover() and not self._damaged:
+                self._lock.recovered()
         except BaseException:
             for topic in self._topics.values():
                 topic.abandon(_not_opened)
@@ -157,8 +158,10 @@ class Broker(Waiters):
         reason = getattr(error, "reason", str(error))
         self._problems.append(Problem(getattr(error, "path", path), 0, None, reason))
 
-    def _recover(self) -> None:
-        """Open every log after a crash; after a clean close only those that look changed."""
+    def _recover(self) -> bool:
+        """Open every log after a crash, after a clean close only those that look changed; True
+        when all of them could be."""
+        is_complete = True
         for topic in self._topics.values():
             for partition in topic.partitions:
                 mark = self._marks.get(_mark_key(topic, partition.index))
@@ -169,7 +172,9 @@ class Broker(Waiters):
                 try:
                     partition.open()
                 except StorageError as error:
+                    is_complete = False
                     self._note(error, topic.directory.path)
+        return is_complete
 
     # ------------------------------------------------------------ topics
 

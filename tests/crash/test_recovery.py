@@ -89,6 +89,16 @@ def open_mortal(path: Path, fate: Fate, monkeypatch: pytest.MonkeyPatch, **setti
         return Broker(path, clock=ManualClock(1000), maintenance_interval_ms=0, **settings)
 
 
+def recover(path: Path, fate: Fate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open and close a log, or die in it."""
+    broker = open_mortal(path, fate, monkeypatch)
+    try:
+        broker.close()
+    except Death:
+        broker.refuse_in_child()
+        raise
+
+
 def states_of(path: Path, sync: str) -> list[Dump]:
     """Return what the log holds before the first step and behind each."""
     broker = Broker(
@@ -180,24 +190,44 @@ def test_recovery_that_dies_before_any_operation_ends_in_the_same_bytes(
     torn = image_of(crashed)
     lock = (crashed / "minilog.lock").read_bytes()
 
-    def recover(fate: Fate) -> None:
-        broker = open_mortal(crashed, fate, monkeypatch)
-        try:
-            broker.close()
-        except Death:
-            broker.refuse_in_child()
-            raise
-
-    recover(straight := Fate())
+    recover(crashed, straight := Fate(), monkeypatch)
     expected = image_of(crashed)
     assert len(straight.operations) > 20
     for number in range(len(straight.operations)):
         write_image(crashed, torn)
         (crashed / "minilog.lock").write_bytes(lock)
         with pytest.raises(Death):
-            recover(Fate(number))
+            recover(crashed, Fate(number), monkeypatch)
+        recover(crashed, Fate(), monkeypatch)
+        assert image_of(crashed) == expected, f"dead before {straight.operations[number]}"
+
+
+def test_a_kill_in_recovery_after_a_power_cut_does_not_pass_for_a_kill_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock named the present boot before anything was recovered: whoever recovered after a
+    recovery that was killed trusted the last index entry and left the hole before it in the log."""
+    path = tmp_path / "log"
+    with Broker(path, sync="never") as broker:
+        partition = broker.create_topic("t", index_interval_bytes=128)[0]
+        for number in range(60):
+            partition.append(b"%d" % number * 20)
+        crashed = crashed_copy(path, tmp_path / "crashed", power_cut=True)
+    log = logs_of(crashed, "t")[0]
+    data = bytearray(log.read_bytes())
+    data[1024:1536] = bytes(512)
+    log.write_bytes(data)
+    holed = image_of(crashed)
+    lock = (crashed / "minilog.lock").read_bytes()
+    recover(crashed, straight := Fate(), monkeypatch)
+    expected = image_of(crashed)
+    assert len(straight.operations) > 10
+    for number in range(len(straight.operations)):
+        write_image(crashed, holed)
         (crashed / "minilog.lock").write_bytes(lock)
-        recover(Fate())
+        with pytest.raises(Death):
+            recover(crashed, Fate(number), monkeypatch)
+        recover(crashed, Fate(), monkeypatch)
         assert image_of(crashed) == expected, f"dead before {straight.operations[number]}"
 
 
