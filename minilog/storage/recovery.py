@@ -91,9 +91,7 @@ def resume_unclean(segments: list[Segment], directory: Directory, same_boot: boo
     last = segments[-1]
     first = len(segments) - 1
     if not same_boot:
-        unsynced = _unsynced_base(last)
-        while first and segments[first].base_offset > unsynced:
-            first -= 1
+        first = _first_unsynced(segments)
     for number in range(first, len(segments) - 1):
         segment = segments[number]
         found = find_end(segment, same_boot)
@@ -232,12 +230,20 @@ def _quarantine_segments(segments: Iterable[Segment], directory: Directory) -> l
     return problems
 
 
-def _unsynced_base(segment: Segment) -> int:
-    """Return the base of the oldest segment that a machine's crash may have cost something."""
-    try:
-        header = segment.header()
-    except CorruptionError:
-        return segment.base_offset
+def _first_unsynced(segments: list[Segment]) -> int:
+    """Return the number of the first segment that a machine's crash may have cost something."""
+    unsynced = None
+    for number, segment in reversed(list(enumerate(segments))):
+        if unsynced is None:  # where all of a segment may be lost, ask the one before
+            unsynced = _unsynced_base(segment)
+        if unsynced is not None and segment.base_offset <= unsynced:
+            return number
+    return 0
+
+
+def _unsynced_base(segment: Segment) -> int | None:
+    """Return the base of the oldest segment that was not known to be synced when this one was
+    written; None where nothing can be read that says so."""
     frames = scan.walk(
         segment.region(),
         f.HEADER_SIZE,
@@ -247,7 +253,10 @@ def _unsynced_base(segment: Segment) -> int:
     )
     if any(prefix.durable for _, prefix in frames):
         return segment.base_offset
-    return header.durable_base
+    try:
+        return segment.header().durable_base
+    except CorruptionError:
+        return None
 
 
 def _is_synced_since(segments: Iterable[Segment]) -> bool:

@@ -231,6 +231,53 @@ def test_a_kill_in_recovery_after_a_power_cut_does_not_pass_for_a_kill_alone(
         assert image_of(crashed) == expected, f"dead before {straight.operations[number]}"
 
 
+def rolled_log(tmp_path: Path, records: int, sync_after: int) -> tuple[Path, list[Path]]:
+    """Make the image of a log of many segments after a power cut, and return its .log files."""
+    with Broker(tmp_path / "log", sync="never", segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        for number in range(records):
+            partition.append(b"%d" % number * 20)
+            if number == sync_after:
+                broker.flush()
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=True)
+    return crashed, logs_of(crashed, "t")
+
+
+@pytest.mark.parametrize("lost", [{-1}, {-3, -1}, {-4, -2, -1}, {-5, -4, -3, -2, -1}])
+def test_a_segment_that_lost_its_header_says_nothing_of_those_before_it(
+    tmp_path: Path, lost: set[int]
+) -> None:
+    """All of the last segment was zeros, as its data were lost in a power cut: that was taken
+    for the word that everything before it was synced, and a hole there for corruption."""
+    crashed, logs = rolled_log(tmp_path, 60, 30)
+    for number in lost:
+        logs[number].write_bytes(bytes(logs[number].stat().st_size))
+    with Broker(crashed) as broker:
+        partition = broker.topic("t")[0]
+        assert partition.end_offset == int(logs[min(lost)].stem)
+        assert [record.value for record in partition] == [
+            b"%d" % number * 20 for number in range(partition.end_offset)
+        ]
+        assert len(broker.recovery.problems) == len(range(min(lost), -1))
+        partition.append(b"on it goes")
+    assert minilog.verify(crashed).ok, str(minilog.verify(crashed))
+
+
+def test_damage_before_the_last_sync_is_not_a_torn_tail_though_the_last_header_is_lost(
+    tmp_path: Path,
+) -> None:
+    crashed, logs = rolled_log(tmp_path, 60, 30)
+    logs[-1].write_bytes(bytes(logs[-1].stat().st_size))
+    data = bytearray(logs[3].read_bytes())
+    data[100] ^= 1
+    logs[3].write_bytes(data)
+    with Broker(crashed) as broker:
+        partition = broker.topic("t")[0]
+        assert partition.end_offset == int(logs[-1].stem)
+        with pytest.raises(minilog.CorruptionError, match=logs[3].name):
+            list(partition)
+
+
 def test_a_death_in_the_middle_of_rolling_leaves_a_segment_that_ends_with_its_seal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
