@@ -278,6 +278,137 @@ def test_damage_before_the_last_sync_is_not_a_torn_tail_though_the_last_header_i
             list(partition)
 
 
+def synced_files(fate: Fate) -> set[str]:
+    return {operation.rpartition("/")[2] for operation in fate.operations if "sync" in operation}
+
+
+@pytest.mark.parametrize("how", ["append", "flush", "close"])
+def test_what_a_killed_process_left_unsynced_is_synced_with_what_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Only the last segment was synced after a kill: a power cut could then take records out of
+    the middle, before others that were acknowledged as durable."""
+    with Broker(tmp_path / "log", sync="never", segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        for number in range(30):
+            partition.append(b"%d" % number * 20)
+        killed = crashed_copy(tmp_path / "log", tmp_path / "killed", power_cut=False)
+    logs = logs_of(killed, "t")
+    assert len(logs) > 5
+    sync = "always" if how == "append" else "never"
+    broker = open_mortal(killed, fate := Fate(), monkeypatch, sync=sync)
+    fate.operations.clear()
+    if how == "append":
+        broker.topic("t")[0].append(b"durable")
+    elif how == "flush":
+        broker.flush()
+    else:
+        broker.close()
+    assert {log.name for log in logs} <= synced_files(fate)
+    assert f"sync {killed / 't' / '0'}" in fate.operations
+    broker.close()
+
+
+def test_a_hole_from_before_a_kill_is_still_a_torn_tail_after_a_power_cut(tmp_path: Path) -> None:
+    """Records appended after a kill said that all before them was synced."""
+    with Broker(tmp_path / "log", sync="never", segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        for number in range(30):
+            partition.append(b"%d" % number * 20)
+        killed = crashed_copy(tmp_path / "log", tmp_path / "killed", power_cut=False)
+    with Broker(killed, sync="never") as broker:
+        broker.topic("t")[0].append(b"after the kill")
+        crashed = crashed_copy(killed, tmp_path / "crashed", power_cut=True)
+    holed = logs_of(crashed, "t")[4]
+    holed.write_bytes(bytes(holed.stat().st_size))
+    with Broker(crashed) as broker:
+        partition = broker.topic("t")[0]
+        assert partition.end_offset == int(holed.stem)
+        assert len(list(partition)) == partition.end_offset
+        assert broker.recovery.problems
+
+
+@pytest.mark.parametrize("sync_after", [-1, 30])
+def test_a_segment_whose_seal_was_lost_is_sealed_again(tmp_path: Path, sync_after: int) -> None:
+    """All records of a segment were synced when it was sealed, so the next one said that nothing
+    before it could be lost; but its seal could, and nobody looked."""
+    crashed, logs = rolled_log(tmp_path, 33, sync_after)
+    data = bytearray(logs[-2].read_bytes())
+    assert len(data) > 64
+    data[-56:] = bytes(56)
+    logs[-2].write_bytes(data)
+    with Broker(crashed) as broker:
+        partition = broker.topic("t")[0]
+        assert [record.offset for record in partition] == list(range(33))
+        assert broker.recovery.ok
+    assert minilog.verify(crashed).ok, str(minilog.verify(crashed))
+
+
+def test_a_roll_right_after_a_sync_does_not_say_that_the_seal_was_synced(tmp_path: Path) -> None:
+    with Broker(tmp_path / "log", sync="never", segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        while len(logs_of(tmp_path / "log", "t")) < 4:
+            broker.flush()
+            partition.append(b"x" * 50)
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=True)
+    sealed = logs_of(crashed, "t")[-2]
+    data = sealed.read_bytes()
+    sealed.write_bytes(data[:-56] + bytes(56))
+    with Broker(crashed) as broker:
+        assert broker.recovery.ok
+        assert len(list(broker.topic("t")[0])) == broker.topic("t")[0].end_offset
+    assert sealed.stat().st_size == len(data)
+    assert minilog.verify(crashed).ok, str(minilog.verify(crashed))
+
+
+@pytest.mark.parametrize("size", [0, 8, None], ids=["empty", "short", "zeros"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_an_index_that_a_power_cut_took_is_made_again(
+    tmp_path: Path, size: int | None, closed: bool
+) -> None:
+    """Nobody synced an index, so a power cut could leave zeros, after a clean close too; it was
+    done without from then on, and every look-up walked the segment from its start."""
+    path = tmp_path / "log"
+    broker = Broker(path, sync="never", segment_bytes=2048, index_interval_bytes=256)
+    partition = broker.create_topic("t")[0]
+    for number in range(95):
+        partition.append(b"%d" % number * 20)
+    if closed:
+        broker.close()
+    crashed = crashed_copy(path, tmp_path / "crashed", power_cut=True)
+    broker.close()
+    lost = sorted((crashed / "t" / "0").glob("*index"))
+    assert len(lost) >= 6
+    kept = {file: file.read_bytes() for file in lost}
+    for file in lost[-2:] if closed else lost:
+        file.write_bytes(bytes(file.stat().st_size if size is None else size))
+    with Broker(crashed) as broker:
+        assert broker.topic("t")[0].read(94)[0].value == b"94" * 20
+    assert minilog.verify(crashed).ok, str(minilog.verify(crashed))
+    assert {file: file.read_bytes().rstrip(b"\0") for file in lost} == {
+        file: data.rstrip(b"\0") for file, data in kept.items()
+    }
+
+
+def test_the_index_of_a_sealed_segment_is_synced_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = open_mortal(tmp_path / "log", fate := Fate(), monkeypatch, sync="never")
+    topic = broker.create_topic("t", segment_bytes=1024, index_interval_bytes=128)
+    while len(logs_of(tmp_path / "log", "t")) < 2:
+        topic[0].append(b"x" * 50)
+    fate.operations.clear()
+    broker.flush()
+    sealed = logs_of(tmp_path / "log", "t")[0]
+    names = {sealed.with_suffix(ending).name for ending in (".log", ".index", ".timeindex")}
+    assert names <= synced_files(fate)
+    fate.operations.clear()
+    topic[0].append(b"x")
+    broker.flush()
+    assert not names & synced_files(fate)
+    broker.close()
+
+
 def test_a_death_in_the_middle_of_rolling_leaves_a_segment_that_ends_with_its_seal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
