@@ -142,9 +142,11 @@ class Broker(Waiters):
             self._find_topics()
             if not self._is_marked_clean and LEDGER in self._topics:
                 self._topics[LEDGER][0].open()  # before the topics it is about
-            self._recover()
+            is_complete = self._recover() and not self._damaged
             if not self._is_marked_clean and LEDGER in self._topics:
                 self._problems += self._ledger.recover()
+            if is_complete:
+                self._lock.recovered()
         except BaseException:
             for topic in self._topics.values():
                 topic.abandon(_not_opened)
@@ -185,8 +187,10 @@ class Broker(Waiters):
         reason = getattr(error, "reason", str(error))
         self._problems.append(Problem(getattr(error, "path", path), 0, None, reason))
 
-    def _recover(self) -> None:
-        """Open every log after a crash; after a clean close only those that look changed."""
+    def _recover(self) -> bool:
+        """Open every log after a crash, after a clean close only those that look changed; True
+        when all of them could be."""
+        is_complete = True
         for topic in self._topics.values():
             for partition in topic.partitions:
                 mark = self._marks.get(_mark_key(topic, partition.index))
@@ -197,7 +201,9 @@ class Broker(Waiters):
                 try:
                     partition.open()
                 except StorageError as error:
+                    is_complete = False
                     self._note(error, topic.directory.path)
+        return is_complete
 
     # ------------------------------------------------------------ topics
 

@@ -70,8 +70,9 @@ class File(Protocol):
 class Lock(Protocol):
     """A held lock on a directory."""
 
-    is_same_boot: bool  # the machine has run on since the last writer
+    is_same_boot: bool  # the machine has run on since the last writer that had recovered
 
+    def recovered(self) -> None: ...
     def release(self) -> None: ...
     def abandon(self) -> None: ...
 
@@ -454,7 +455,7 @@ class DiskDirectory:
 
 
 class DiskLock:
-    """An flock on a file that holds its owner's pid and the machine's boot id.
+    """An flock on a file that holds its owner's pid and the boot id under which all was recovered.
 
     flock, not lockf: lockf grants a second lock to the same process and drops it on any close.
     """
@@ -486,11 +487,21 @@ class DiskLock:
         _, previous_boot = self._owner()
         self.is_same_boot = bool(boot) and boot == previous_boot
         try:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()} {boot}\n".encode(), 0)
+            # Until all is recovered the boot stays the previous one: whoever comes after a
+            # recovery that was cut short has to look as closely.
+            self._note(previous_boot)
         except BaseException:
             self.abandon()
             raise
+
+    def recovered(self) -> None:
+        """Note that nothing is left of what an earlier running of the machine may have cost."""
+        if not self.is_same_boot:
+            self._note(boot_id())
+
+    def _note(self, boot: str) -> None:
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()} {boot}\n".encode(), 0)
 
     def _owner(self) -> tuple[int, str]:
         words = os.pread(self._fd, 200, 0).decode("ascii", "replace").split()

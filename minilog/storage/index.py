@@ -172,6 +172,12 @@ class Index:
         for name, size in zip(self._names, (ENTRY.size, TIME_ENTRY.size)):
             self._directory.open(name, writable=True).trim(self._count * size)
 
+    def sync(self) -> None:
+        """Return when the bytes of the files, where they are there, are on the disk."""
+        for name in self._names:
+            with contextlib.suppress(FileNotFoundError):
+                self._directory.open(name, writable=True).sync()
+
     def remove(self) -> None:
         """Unlink the files; whoever maps them keeps them."""
         self._maps = self._looks = None

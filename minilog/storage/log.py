@@ -85,12 +85,12 @@ class Log:
                 "the log's files are gone; restore them from a copy, or delete the topic",
                 path=directory.path,
             )
+        self._durable_base = segments[-1].base_offset
+        self._names_are_synced = True
         if opening.is_writable:
             segments = self._recover(segments, opening)
         else:
             self._open_live(segments, opening.mark)
-        self._durable_base = segments[-1].base_offset
-        self._names_are_synced = True
         self._view = (_by_base(segments), segments[-1])
         # The tail segment's own short path, so that an append is one call downstairs.
         self.append_one = segments[-1].append_one
@@ -144,14 +144,19 @@ class Log:
     def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
         mark, last = opening.mark, segments[-1]
         if mark is None:
-            segments, epoch, problems = resume_unclean(segments, self.directory, opening.same_boot)
+            segments, epoch, problems, durable_base = resume_unclean(
+                segments, self.directory, opening.same_boot
+            )
             self.problems = problems
             if not segments[-1].is_sealed:
                 segments[-1].last_append_ms = max(segments[-1].last_append_ms, opening.now_ms)
+            self._durable_base = durable_base
+            # What is there after a power cut is on the disk; after a kill it is known only here.
+            self._names_are_synced = not opening.same_boot
         else:
             epoch = mark.epoch
             if last.base_offset == mark.base_offset:
-                self.problems = resume_clean(last, mark)
+                self.problems = resume_clean(last, mark, opening.same_boot)
             else:
                 reason = f"segment {mark.base_offset} was there when it was closed and is gone"
                 last.freeze(last.file_size(), mark.next_offset)
@@ -284,10 +289,13 @@ class Log:
     def roll(self, now_ms: int) -> Segment:
         """Seal the tail segment and go on in a new one."""
         segments, tail = self._view
+        following = self._segment(tail.next_offset)
+        durable_base = following.base_offset
         if not tail.is_sealed:
             tail.seal()
-        following = self._segment(tail.next_offset)
-        durable_base = self._durable_base if self.is_dirty() else following.base_offset
+            durable_base = self._durable_base  # the seal at least was not synced
+        elif self.is_dirty():
+            durable_base = self._durable_base
         with contextlib.suppress(FileNotFoundError):  # left by a roll that was interrupted
             self.directory.unlink(f"{following.name}.log")
         following.create(durable_base, now_ms)
@@ -319,6 +327,8 @@ class Log:
         segments, tail = self._view
         for base in segments.irange(self._durable_base):
             segments[base].sync()
+            if segments[base].is_sealed or base < tail.base_offset:
+                segments[base].sync_index()
         if not self._names_are_synced:
             self._names_are_synced = True  # before: a roll meanwhile makes new names
             try:

@@ -168,6 +168,9 @@ class MemoryLock:
 
     is_same_boot = False
 
+    def recovered(self) -> None:
+        """Return at once."""
+
     def release(self) -> None:
         """Return at once."""
 

@@ -63,7 +63,7 @@ class Found(NamedTuple):
     seal: f.Prefix | None
 
 
-def resume_clean(segment: Segment, mark: CleanMark) -> list[Problem]:
+def resume_clean(segment: Segment, mark: CleanMark, same_boot: bool) -> list[Problem]:
     """Open the last segment of a log that was closed; report what happened to it since."""
     size = segment.file_size()
     if mark.is_sealed and segment.load_seal() and segment.next_offset == mark.next_offset:
@@ -75,7 +75,10 @@ def resume_clean(segment: Segment, mark: CleanMark) -> list[Problem]:
         return [Problem(segment.path, size, None, reason)]
     segment.resume(tail, mark.largest_timestamp, mark.last_append_ms)
     segment.durable = mark.position
-    segment.ensure_index()
+    if same_boot:
+        segment.ensure_index()
+    else:
+        segment.mend_index()  # a close syncs none; a power cut may have come after it
     if size == mark.position:
         return []
     return _drop(segment, mark.position, mark.next_offset, segment.region())
@@ -89,16 +92,18 @@ def resume_unclean(segments: list[Segment], directory: Directory, same_boot: boo
     """
     problems: list[Problem] = []
     last = segments[-1]
-    first = len(segments) - 1
-    if not same_boot:
-        unsynced = _unsynced_base(last)
-        while first and segments[first].base_offset > unsynced:
-            first -= 1
-    for number in range(first, len(segments) - 1):
+    if same_boot:
+        found = find_end(last, same_boot)
+        recovered = _finish(segments, found, problems)
+        durable_base = _durable_base(segments, found)
+        if durable_base < last.base_offset and not last.is_sealed:
+            last.durable = 0  # what says of itself that it is synced says so of all before it
+        return recovered._replace(durable_base=durable_base)
+    for number in range(_first_unsynced(segments), len(segments) - 1):
         segment = segments[number]
         found = find_end(segment, same_boot)
-        if found.seal is not None and found.next_offset == segments[number + 1].base_offset:
-            segment.accept_seal(found.position, found.seal, segment.region())
+        if found.next_offset == segments[number + 1].base_offset:
+            _finish_sealed(segment, found)
             continue
         if _is_synced_since(segments[number + 1 :]):
             continue  # damage before what is known to be synced: reading it will say so
@@ -113,6 +118,7 @@ class Recovered(NamedTuple):
     segments: list[Segment]
     epoch: int
     problems: list[Problem]
+    durable_base: int  # of the oldest segment that may not be on the disk
 
 
 def find_end(segment: Segment, same_boot: bool) -> Found:
@@ -151,7 +157,7 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
         last.resume((found.position, found.next_offset), found.largest_timestamp, 0)
         last.finish_seal()
         last.accept_seal(found.position, found.seal, last.region())
-        return Recovered(segments, epoch, problems)
+        return Recovered(segments, epoch, problems, last.base_offset)
     region, size = last.region(), last.file_size()
     tail = (found.position, found.next_offset)
     beyond = _frames_beyond(last, found)
@@ -163,13 +169,27 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
             "(nothing was dropped; what follows can)"
         )
         problems.append(Problem(last.path, found.position, found.next_offset, reason))
-        return Recovered(segments, epoch, problems)
+        return Recovered(segments, epoch, problems, last.base_offset)
     last.resume(tail, found.largest_timestamp, last.began_ms())
     last.reindex()
     if size > found.position:
         problems += _drop(last, found.position, found.next_offset, region)
     last.durable = found.position
-    return Recovered(segments, epoch, problems)
+    return Recovered(segments, epoch, problems, last.base_offset)
+
+
+def _finish_sealed(segment: Segment, found: Found) -> None:
+    """Take a segment that another follows and that has all its records; its seal may be lost."""
+    segment.resume((found.position, found.next_offset), found.largest_timestamp, segment.began_ms())
+    if found.seal is None:
+        segment.set_epoch(found.epoch)
+        segment.seal()
+    else:
+        segment.finish_seal()
+        segment.accept_seal(found.position, found.seal, segment.region())
+    segment.sync()
+    segment.sync_index()
+    segment.unmap()
 
 
 def _frames_beyond(segment: Segment, found: Found) -> list[tuple[int, int, int]]:
@@ -232,12 +252,31 @@ def _quarantine_segments(segments: Iterable[Segment], directory: Directory) -> l
     return problems
 
 
-def _unsynced_base(segment: Segment) -> int:
-    """Return the base of the oldest segment that a machine's crash may have cost something."""
+def _durable_base(segments: list[Segment], found: Found) -> int:
+    """Return the base of the oldest segment that may not be on the disk, after a process died."""
+    last = segments[-1]
+    if found.durable > f.HEADER_SIZE:
+        return last.base_offset
     try:
-        header = segment.header()
+        return max(last.header().durable_base, segments[0].base_offset)
     except CorruptionError:
-        return segment.base_offset
+        return segments[0].base_offset
+
+
+def _first_unsynced(segments: list[Segment]) -> int:
+    """Return the number of the first segment that a machine's crash may have cost something."""
+    unsynced = None
+    for number, segment in reversed(list(enumerate(segments))):
+        if unsynced is None:  # where all of a segment may be lost, ask the one before
+            unsynced = _unsynced_base(segment)
+        if unsynced is not None and segment.base_offset <= unsynced:
+            return number
+    return 0
+
+
+def _unsynced_base(segment: Segment) -> int | None:
+    """Return the base of the oldest segment that was not known to be synced when this one was
+    written; None where nothing can be read that says so."""
     frames = scan.walk(
         segment.region(),
         f.HEADER_SIZE,
@@ -247,7 +286,10 @@ def _unsynced_base(segment: Segment) -> int:
     )
     if any(prefix.durable for _, prefix in frames):
         return segment.base_offset
-    return header.durable_base
+    try:
+        return segment.header().durable_base
+    except CorruptionError:
+        return None
 
 
 def _is_synced_since(segments: Iterable[Segment]) -> bool:

@@ -539,6 +539,10 @@ class Segment:
         self.durable = max(position, self.durable)
         self._context = f.context_of(self._epoch, self.durable)
 
+    def sync_index(self) -> None:
+        """Return when the index is on the disk, if there is one."""
+        Index(self._place.directory, self.name, self.seed).sync()
+
     def follow(self) -> bool:
         """Take in what another process has appended since; True when the segment was sealed."""
         region = self.region()
@@ -697,6 +701,12 @@ class Segment:
             else:
                 below = position
         return Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, durable)
+
+    def mend_index(self) -> None:
+        """Have the index that appends go on with, after a close that did not sync it."""
+        self.reindex()
+        assert self._index is not None
+        self._index.trim()
 
     def reindex(self) -> None:
         """Make the index on the disk agree with a log that ends at the present tail."""

@@ -89,6 +89,16 @@ def open_mortal(path: Path, fate: Fate, monkeypatch: pytest.MonkeyPatch, **setti
         return Broker(path, clock=ManualClock(1000), maintenance_interval_ms=0, **settings)
 
 
+def recover(path: Path, fate: Fate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open and close a log, or die in it."""
+    broker = open_mortal(path, fate, monkeypatch)
+    try:
+        broker.close()
+    except Death:
+        broker.refuse_in_child()
+        raise
+
+
 def states_of(path: Path, sync: str) -> list[Dump]:
     """Return what the log holds before the first step and behind each."""
     broker = Broker(
@@ -180,25 +190,223 @@ def test_recovery_that_dies_before_any_operation_ends_in_the_same_bytes(
     torn = image_of(crashed)
     lock = (crashed / "minilog.lock").read_bytes()
 
-    def recover(fate: Fate) -> None:
-        broker = open_mortal(crashed, fate, monkeypatch)
-        try:
-            broker.close()
-        except Death:
-            broker.refuse_in_child()
-            raise
-
-    recover(straight := Fate())
+    recover(crashed, straight := Fate(), monkeypatch)
     expected = image_of(crashed)
     assert len(straight.operations) > 20
     for number in range(len(straight.operations)):
         write_image(crashed, torn)
         (crashed / "minilog.lock").write_bytes(lock)
         with pytest.raises(Death):
-            recover(Fate(number))
-        (crashed / "minilog.lock").write_bytes(lock)
-        recover(Fate())
+            recover(crashed, Fate(number), monkeypatch)
+        recover(crashed, Fate(), monkeypatch)
         assert image_of(crashed) == expected, f"dead before {straight.operations[number]}"
+
+
+def test_a_kill_in_recovery_after_a_power_cut_does_not_pass_for_a_kill_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock named the present boot before anything was recovered: whoever recovered after a
+    recovery that was killed trusted the last index entry and left the hole before it in the log."""
+    path = tmp_path / "log"
+    with Broker(path, sync="never") as broker:
+        partition = broker.create_topic("t", index_interval_bytes=128)[0]
+        for number in range(60):
+            partition.append(b"%d" % number * 20)
+        crashed = crashed_copy(path, tmp_path / "crashed", power_cut=True)
+    log = logs_of(crashed, "t")[0]
+    data = bytearray(log.read_bytes())
+    data[1024:1536] = bytes(512)
+    log.write_bytes(data)
+    holed = image_of(crashed)
+    lock = (crashed / "minilog.lock").read_bytes()
+    recover(crashed, straight := Fate(), monkeypatch)
+    expected = image_of(crashed)
+    assert len(straight.operations) > 10
+    for number in range(len(straight.operations)):
+        write_image(crashed, holed)
+        (crashed / "minilog.lock").write_bytes(lock)
+        with pytest.raises(Death):
+            recover(crashed, Fate(number), monkeypatch)
+        recover(crashed, Fate(), monkeypatch)
+        assert image_of(crashed) == expected, f"dead before {straight.operations[number]}"
+
+
+def rolled_log(tmp_path: Path, records: int, sync_after: int) -> tuple[Path, list[Path]]:
+    """Make the image of a log of many segments after a power cut, and return its .log files."""
+    with Broker(tmp_path / "log", sync="never", segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        for number in range(records):
+            partition.append(b"%d" % number * 20)
+            if number == sync_after:
+                broker.flush()
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=True)
+    return crashed, logs_of(crashed, "t")
+
+
+@pytest.mark.parametrize("lost", [{-1}, {-3, -1}, {-4, -2, -1}, {-5, -4, -3, -2, -1}])
+def test_a_segment_that_lost_its_header_says_nothing_of_those_before_it(
+    tmp_path: Path, lost: set[int]
+) -> None:
+    """All of the last segment was zeros, as its data were lost in a power cut: that was taken
+    for the word that everything before it was synced, and a hole there for corruption."""
+    crashed, logs = rolled_log(tmp_path, 60, 30)
+    for number in lost:
+        logs[number].write_bytes(bytes(logs[number].stat().st_size))
+    with Broker(crashed) as broker:
+        partition = broker.topic("t")[0]
+        assert partition.end_offset == int(logs[min(lost)].stem)
+        assert [record.value for record in partition] == [
+            b"%d" % number * 20 for number in range(partition.end_offset)
+        ]
+        assert len(broker.recovery.problems) == len(range(min(lost), -1))
+        partition.append(b"on it goes")
+    assert minilog.verify(crashed).ok, str(minilog.verify(crashed))
+
+
+def test_damage_before_the_last_sync_is_not_a_torn_tail_though_the_last_header_is_lost(
+    tmp_path: Path,
+) -> None:
+    crashed, logs = rolled_log(tmp_path, 60, 30)
+    logs[-1].write_bytes(bytes(logs[-1].stat().st_size))
+    data = bytearray(logs[3].read_bytes())
+    data[100] ^= 1
+    logs[3].write_bytes(data)
+    with Broker(crashed) as broker:
+        partition = broker.topic("t")[0]
+        assert partition.end_offset == int(logs[-1].stem)
+        with pytest.raises(minilog.CorruptionError, match=logs[3].name):
+            list(partition)
+
+
+def synced_files(fate: Fate) -> set[str]:
+    return {operation.rpartition("/")[2] for operation in fate.operations if "sync" in operation}
+
+
+@pytest.mark.parametrize("how", ["append", "flush", "close"])
+def test_what_a_killed_process_left_unsynced_is_synced_with_what_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Only the last segment was synced after a kill: a power cut could then take records out of
+    the middle, before others that were acknowledged as durable."""
+    with Broker(tmp_path / "log", sync="never", segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        for number in range(30):
+            partition.append(b"%d" % number * 20)
+        killed = crashed_copy(tmp_path / "log", tmp_path / "killed", power_cut=False)
+    logs = logs_of(killed, "t")
+    assert len(logs) > 5
+    sync = "always" if how == "append" else "never"
+    broker = open_mortal(killed, fate := Fate(), monkeypatch, sync=sync)
+    fate.operations.clear()
+    if how == "append":
+        broker.topic("t")[0].append(b"durable")
+    elif how == "flush":
+        broker.flush()
+    else:
+        broker.close()
+    assert {log.name for log in logs} <= synced_files(fate)
+    assert f"sync {killed / 't' / '0'}" in fate.operations
+    broker.close()
+
+
+def test_a_hole_from_before_a_kill_is_still_a_torn_tail_after_a_power_cut(tmp_path: Path) -> None:
+    """Records appended after a kill said that all before them was synced."""
+    with Broker(tmp_path / "log", sync="never", segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        for number in range(30):
+            partition.append(b"%d" % number * 20)
+        killed = crashed_copy(tmp_path / "log", tmp_path / "killed", power_cut=False)
+    with Broker(killed, sync="never") as broker:
+        broker.topic("t")[0].append(b"after the kill")
+        crashed = crashed_copy(killed, tmp_path / "crashed", power_cut=True)
+    holed = logs_of(crashed, "t")[4]
+    holed.write_bytes(bytes(holed.stat().st_size))
+    with Broker(crashed) as broker:
+        partition = broker.topic("t")[0]
+        assert partition.end_offset == int(holed.stem)
+        assert len(list(partition)) == partition.end_offset
+        assert broker.recovery.problems
+
+
+@pytest.mark.parametrize("sync_after", [-1, 30])
+def test_a_segment_whose_seal_was_lost_is_sealed_again(tmp_path: Path, sync_after: int) -> None:
+    """All records of a segment were synced when it was sealed, so the next one said that nothing
+    before it could be lost; but its seal could, and nobody looked."""
+    crashed, logs = rolled_log(tmp_path, 33, sync_after)
+    data = bytearray(logs[-2].read_bytes())
+    assert len(data) > 64
+    data[-56:] = bytes(56)
+    logs[-2].write_bytes(data)
+    with Broker(crashed) as broker:
+        partition = broker.topic("t")[0]
+        assert [record.offset for record in partition] == list(range(33))
+        assert broker.recovery.ok
+    assert minilog.verify(crashed).ok, str(minilog.verify(crashed))
+
+
+def test_a_roll_right_after_a_sync_does_not_say_that_the_seal_was_synced(tmp_path: Path) -> None:
+    with Broker(tmp_path / "log", sync="never", segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        while len(logs_of(tmp_path / "log", "t")) < 4:
+            broker.flush()
+            partition.append(b"x" * 50)
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=True)
+    sealed = logs_of(crashed, "t")[-2]
+    data = sealed.read_bytes()
+    sealed.write_bytes(data[:-56] + bytes(56))
+    with Broker(crashed) as broker:
+        assert broker.recovery.ok
+        assert len(list(broker.topic("t")[0])) == broker.topic("t")[0].end_offset
+    assert sealed.stat().st_size == len(data)
+    assert minilog.verify(crashed).ok, str(minilog.verify(crashed))
+
+
+@pytest.mark.parametrize("size", [0, 8, None], ids=["empty", "short", "zeros"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_an_index_that_a_power_cut_took_is_made_again(
+    tmp_path: Path, size: int | None, closed: bool
+) -> None:
+    """Nobody synced an index, so a power cut could leave zeros, after a clean close too; it was
+    done without from then on, and every look-up walked the segment from its start."""
+    path = tmp_path / "log"
+    broker = Broker(path, sync="never", segment_bytes=2048, index_interval_bytes=256)
+    partition = broker.create_topic("t")[0]
+    for number in range(95):
+        partition.append(b"%d" % number * 20)
+    if closed:
+        broker.close()
+    crashed = crashed_copy(path, tmp_path / "crashed", power_cut=True)
+    broker.close()
+    lost = sorted((crashed / "t" / "0").glob("*index"))
+    assert len(lost) >= 6
+    kept = {file: file.read_bytes() for file in lost}
+    for file in lost[-2:] if closed else lost:
+        file.write_bytes(bytes(file.stat().st_size if size is None else size))
+    with Broker(crashed) as broker:
+        assert broker.topic("t")[0].read(94)[0].value == b"94" * 20
+    assert minilog.verify(crashed).ok, str(minilog.verify(crashed))
+    assert {file: file.read_bytes().rstrip(b"\0") for file in lost} == {
+        file: data.rstrip(b"\0") for file, data in kept.items()
+    }
+
+
+def test_the_index_of_a_sealed_segment_is_synced_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = open_mortal(tmp_path / "log", fate := Fate(), monkeypatch, sync="never")
+    topic = broker.create_topic("t", segment_bytes=1024, index_interval_bytes=128)
+    while len(logs_of(tmp_path / "log", "t")) < 2:
+        topic[0].append(b"x" * 50)
+    fate.operations.clear()
+    broker.flush()
+    sealed = logs_of(tmp_path / "log", "t")[0]
+    names = {sealed.with_suffix(ending).name for ending in (".log", ".index", ".timeindex")}
+    assert names <= synced_files(fate)
+    fate.operations.clear()
+    topic[0].append(b"x")
+    broker.flush()
+    assert not names & synced_files(fate)
+    broker.close()
 
 
 def test_a_death_in_the_middle_of_rolling_leaves_a_segment_that_ends_with_its_seal(

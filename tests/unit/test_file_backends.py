@@ -201,9 +201,18 @@ def test_one_lock_at_a_time_and_the_holder_is_named(on_disk: DiskDirectory) -> N
     assert caught.value.pid == os.getpid()
     assert caught.value.path == on_disk.path
     lock.release()
-    again = on_disk.lock("lock")
-    assert again.is_same_boot is Path("/proc/sys/kernel/random/boot_id").exists()
-    again.release()
+
+
+def test_the_boot_is_the_same_once_somebody_has_recovered_under_it(on_disk: DiskDirectory) -> None:
+    lock = on_disk.lock("lock")
+    lock.release()
+    lock = on_disk.lock("lock")
+    assert not lock.is_same_boot
+    lock.recovered()
+    lock.release()
+    lock = on_disk.lock("lock")
+    assert lock.is_same_boot is Path("/proc/sys/kernel/random/boot_id").exists()
+    lock.release()
 
 
 @pytest.mark.parametrize(
