@@ -176,6 +176,7 @@ class Coordinator(Waiters):
 
     def _remove(self, member: Member) -> None:
         member.is_out = True
+        member.held.clear()
         if self._members.get(member.id) is member:
             del self._members[member.id]
         self._owners = {tp: owner for tp, owner in self._owners.items() if owner is not member}

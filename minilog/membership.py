@@ -160,11 +160,9 @@ class Membership:
 
     def _give_up(self, revoked: list[TopicPartition]) -> None:
         with self._lock:
-            revoked = [tp for tp in revoked if self._places.give_up(tp)]
-        if not revoked:
-            return
+            read = [tp for tp in revoked if self._places.give_up(tp)]
         try:
-            self._call_back("on_revoked", revoked)
+            self._call_back("on_revoked", read)
         finally:
             self.coordinator.release(self.member, revoked)
 

@@ -95,7 +95,7 @@ def test_what_on_revoked_raises_comes_out_of_the_end_which_stands(broker: Broker
     assert len(consumer.poll()) == 3
     with pytest.raises(ZeroDivisionError, match="mine"):
         getattr(consumer, way)()
-    assert not broker.groups[GROUP].members
+    assert GROUP not in broker.groups or not broker.groups[GROUP].members
     if way == "close":
         assert broker.groups[GROUP].committed() == {("a", 0): 3}
         with pytest.raises(ClosedError):
@@ -175,5 +175,5 @@ def test_a_callback_may_use_its_own_consumer(broker: Broker, call: str) -> None:
     if call == "seek":
         assert records == [("a", 0, 3), ("a", 0, 4)]
     if call in ("close", "unsubscribe"):
-        assert not broker.groups[GROUP].members
+        assert GROUP not in broker.groups or not broker.groups[GROUP].members
         assert records == []
