@@ -87,7 +87,6 @@ class Consumer(Waiters):
             self._membership = Membership(
                 broker.coordinator(group),
                 broker.ledger,
-                broker.clock,
                 self._places,
                 self._lock,
                 member_id=member_id,
@@ -278,6 +277,7 @@ class Consumer(Waiters):
 
     def _poll_now(self, limit: int) -> Records:
         """Return what there is, up to a number of records, and move the positions behind it."""
+        self._enter_poll()
         try:
             self._begin_poll()
             with self._lock:
@@ -289,7 +289,7 @@ class Consumer(Waiters):
                     place.done = following
             return Records(part for _, _, _, part in found)
         finally:
-            self._end_poll()
+            self._leave_poll()
 
     def _begin_poll(self) -> None:
         """Take in what has come and gone, and tell the callbacks, before anything is read."""
@@ -305,9 +305,13 @@ class Consumer(Waiters):
             if not self._to_announce:
                 return
 
-    def _end_poll(self) -> None:
+    def _enter_poll(self) -> None:
         if self._membership is not None:
-            self._membership.end_poll()
+            self._membership.enter_poll()
+
+    def _leave_poll(self) -> None:
+        if self._membership is not None:
+            self._membership.leave_poll()
 
     def _announce(self) -> None:
         """Run ``on_assigned`` for what is new, and once for who joined a group and has nothing;
@@ -375,6 +379,7 @@ class Consumer(Waiters):
         """Yield what there is; each position moves as its record is yielded, not before, so that
         a loop that is left has used up only what it was given."""
         membership = self._membership
+        self._enter_poll()
         try:
             self._begin_poll()
             with self._lock:
@@ -382,7 +387,7 @@ class Consumer(Waiters):
                     return
                 found = self._places.fetch(self._max_poll_records, bounds)
         finally:
-            self._end_poll()
+            self._leave_poll()
         for place, due, _, part in found:
             for record in Records((part,)):
                 with self._lock:
@@ -393,10 +398,8 @@ class Consumer(Waiters):
                 yield record
                 if place.position == due:
                     place.done = due
-                if membership is not None:
-                    if not membership.may_go_on():
-                        return
-                    membership.end_poll()
+                if membership is not None and not membership.may_go_on():
+                    return
 
     # ------------------------------------------------------------ waiting
 
@@ -428,24 +431,32 @@ class Consumer(Waiters):
 
     def _wait(self, deadline: Deadline) -> None:
         membership = self._membership
-        wait_for_news(
-            self._announcers(),
-            self._safe_news,
-            deadline,
-            must_look=self._broker.is_read_only,
-            within=None if membership is None else membership.seconds_to_news(),
-        )
+        self._enter_poll()  # who waits for records polls, however long
+        try:
+            wait_for_news(
+                self._announcers(),
+                self._safe_news,
+                deadline,
+                must_look=self._broker.is_read_only,
+                within=None if membership is None else membership.seconds_to_news(),
+            )
+        finally:
+            self._leave_poll()
 
     async def _wait_async(self, deadline: Deadline) -> None:
         broker, membership = self._broker, self._membership
-        await wait_for_news_async(
-            self._announcers(),
-            self._safe_news,
-            broker.clock,
-            deadline,
-            must_look=broker.is_read_only,
-            within=None if membership is None else membership.seconds_to_news(),
-        )
+        self._enter_poll()
+        try:
+            await wait_for_news_async(
+                self._announcers(),
+                self._safe_news,
+                broker.clock,
+                deadline,
+                must_look=broker.is_read_only,
+                within=None if membership is None else membership.seconds_to_news(),
+            )
+        finally:
+            self._leave_poll()
 
     def _safe_news(self) -> bool:
         try:
