@@ -165,12 +165,14 @@ class Consumer(Waiters):
     def _leave(self, *, commits: bool, for_good: bool) -> None:
         """Give all partitions up; whatever the callback raises comes out, and they are gone."""
         membership = self._membership
+        with self._lock:
+            unknown = set(self._to_announce)  # nobody was told of these, so nobody is now
+            gone = sorted(tp for tp, _ in self._places.items() if tp not in unknown)
         try:
             if membership is not None:
-                membership.call_before_leaving(commits)
+                membership.call_before_leaving(gone, commits)
             else:
                 callback = self._callbacks.get("on_revoked")
-                gone = sorted(tp for tp, _ in self._places.items())
                 if callback is not None and gone:
                     callback(gone)
         finally:
@@ -317,7 +319,9 @@ class Consumer(Waiters):
         """Run ``on_assigned`` for what is new, and once for who joined a group and has nothing;
         the assignment stands whatever it raises."""
         callback = self._callbacks.get("on_assigned")
-        announced, self._to_announce = self._to_announce, []
+        with self._lock:  # what was taken in between polls may be somebody else's since
+            announced = [tp for tp in dict.fromkeys(self._to_announce) if tp in self._places]
+            self._to_announce = []
         is_first = self._membership is not None and not self._has_announced
         self._has_announced = True
         if callback is not None and (announced or is_first):

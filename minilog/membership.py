@@ -80,12 +80,10 @@ class Membership:
         if self._is_joined:
             self.coordinator.drop(self.member)
 
-    def call_before_leaving(self, commits: bool) -> None:
+    def call_before_leaving(self, gone: list[TopicPartition], commits: bool) -> None:
         """Commit what is done and tell the callback what goes."""
         if commits:
             self.commit_done()
-        with self._lock:
-            gone = sorted(tp for tp, _ in self._places.items())
         self._call_back("on_lost" if self._is_out() else "on_revoked", gone)
 
     def _is_out(self) -> bool:

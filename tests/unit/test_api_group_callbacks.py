@@ -179,6 +179,30 @@ def test_nobody_gets_a_partition_while_its_on_revoked_runs_and_that_may_commit(
     assert taken == [(*moved, offset) for offset in range(4, 10)]
 
 
+def test_a_member_is_told_only_of_what_it_has_when_it_polls(broker: Broker, diary: Diary) -> None:
+    """What the first was given as it joined went to the second before the first had polled."""
+    filled(broker, "a", 0, 0)
+    first = diary.subscribe(member(broker), "first", ["a"])
+    assert set(first.assignment()) == partitions("a", 0, 1)
+    second = diary.subscribe(member(broker), "second", ["a"])
+    settle(second)
+    settle(first)
+    assert diary.told("first", "assigned") == set(first.assignment())
+    assert diary.told("second", "assigned") == set(second.assignment())
+    assert_shared(broker, first, second)
+
+
+@pytest.mark.parametrize("way", ["close", "unsubscribe"])
+def test_a_member_that_was_told_nothing_is_told_nothing_when_it_goes(
+    broker: Broker, diary: Diary, way: str
+) -> None:
+    filled(broker, "a", 0, 0)
+    consumer = diary.subscribe(member(broker), "only", ["a"])
+    assert set(consumer.assignment()) == partitions("a", 0, 1)
+    getattr(consumer, way)()
+    assert not [call for call in diary.calls if call.partitions]
+
+
 def test_partitions_that_are_added_are_all_that_is_assigned_again(
     broker: Broker, diary: Diary
 ) -> None:
