@@ -8,7 +8,7 @@ assignor). This module refuses to know members, offsets and time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any
 
 from minilog.errors import ConfigError
@@ -75,34 +75,69 @@ def _roundrobin(topics: Topics, partitions: list[TopicPartition]) -> Shares:
 
 
 def _sticky(topics: Topics, partitions: list[TopicPartition], now: Shares) -> Shares:
-    """Everybody keeps what they have; what is free goes to who has least; then, while somebody
-    has two more than another who could take one, one moves."""
+    """Everybody keeps what they have, as far as that is even; the rest goes to who has least."""
     there = set(partitions)
     shares: Shares = {
         member: {tp for tp in now.get(member, ()) if tp in there and tp.topic in wanted}
         for member, wanted in topics.items()
     }
+    if len(set(topics.values())) == 1:
+        _level(shares, [tp for tp in partitions if tp.topic in next(iter(topics.values()))])
+    else:
+        _move_one_by_one(shares, topics, partitions)
+    return shares
 
-    def least(topic: str) -> str | None:
-        able = [member for member, wanted in topics.items() if topic in wanted]
-        return min(able, key=lambda member: len(shares[member]), default=None)
 
+def _level(shares: Shares, partitions: list[TopicPartition]) -> None:
+    """Share out evenly among members who all read the same; who has most keeps one more."""
+    each, rest = divmod(len(partitions), len(shares))
+    members = sorted(shares, key=lambda member: -len(shares[member]))
+    quotas = {member: each + (number < rest) for number, member in enumerate(members)}
+    for member, share in shares.items():
+        share.difference_update(sorted(share)[quotas[member] :])
+    taken = set().union(*shares.values())
+    free = iter([tp for tp in partitions if tp not in taken])
+    for member, share in shares.items():
+        share.update(islice(free, quotas[member] - len(share)))
+
+
+def _move_one_by_one(shares: Shares, topics: Topics, partitions: list[TopicPartition]) -> None:
+    """Give what is free to who has least of those who read it; then, while somebody has two more
+    than another who could take one, move one, from who has most to who has least: taking them in
+    another order would move some twice."""
+    readers: dict[str, list[str]] = {tp.topic: [] for tp in partitions}
+    for member, wanted in topics.items():
+        for topic in wanted & readers.keys():
+            readers[topic].append(member)
     taken = set().union(*shares.values()) if shares else set()
     for tp in partitions:
-        member = None if tp in taken else least(tp.topic)
-        if member is not None:
-            shares[member].add(tp)
-    is_moving = True
-    while is_moving:  # each move makes the shares more even, so this ends
-        is_moving = False
-        for member in sorted(shares, key=lambda member: -len(shares[member])):
-            for tp in sorted(shares[member], reverse=True):
-                other = least(tp.topic)
-                if other is not None and len(shares[member]) - len(shares[other]) > 1:
-                    shares[member].remove(tp)
-                    shares[other].add(tp)
-                    is_moving = True
-    return shares
+        if tp not in taken and readers[tp.topic]:
+            shares[_least(readers[tp.topic], shares)].add(tp)
+    while move := _next_move(readers, shares):
+        tp, giver, taker = move
+        shares[giver].remove(tp)
+        shares[taker].add(tp)
+
+
+def _least(members: Iterable[str], shares: Shares) -> str:
+    return min(members, key=lambda member: len(shares[member]))
+
+
+def _next_move(
+    readers: dict[str, list[str]], shares: Shares
+) -> tuple[TopicPartition, str, str] | None:
+    """Return a partition, who is to give it and who to take it; None when all is even."""
+    least = min(map(len, shares.values()), default=0)
+    takers: dict[str, str] = {}
+    for giver in sorted(shares, key=lambda member: -len(shares[member])):
+        if len(shares[giver]) - least < 2:
+            return None
+        for tp in sorted(shares[giver], reverse=True):
+            if tp.topic not in takers:
+                takers[tp.topic] = _least(readers[tp.topic], shares)
+            if len(shares[giver]) - len(shares[takers[tp.topic]]) > 1:
+                return tp, giver, takers[tp.topic]
+    return None
 
 
 def _checked(given: Any, topics: Topics, partitions: list[TopicPartition]) -> Shares:

@@ -87,7 +87,6 @@ class Consumer(Waiters):
             self._membership = Membership(
                 broker.coordinator(group),
                 broker.ledger,
-                broker.clock,
                 self._places,
                 self._lock,
                 member_id=member_id,
@@ -166,12 +165,14 @@ class Consumer(Waiters):
     def _leave(self, *, commits: bool, for_good: bool) -> None:
         """Give all partitions up; whatever the callback raises comes out, and they are gone."""
         membership = self._membership
+        with self._lock:
+            unknown = set(self._to_announce)  # nobody was told of these, so nobody is now
+            gone = sorted(tp for tp, _ in self._places.items() if tp not in unknown)
         try:
             if membership is not None:
-                membership.call_before_leaving(commits)
+                membership.call_before_leaving(gone, commits)
             else:
                 callback = self._callbacks.get("on_revoked")
-                gone = sorted(tp for tp, _ in self._places.items())
                 if callback is not None and gone:
                     callback(gone)
         finally:
@@ -278,6 +279,7 @@ class Consumer(Waiters):
 
     def _poll_now(self, limit: int) -> Records:
         """Return what there is, up to a number of records, and move the positions behind it."""
+        self._enter_poll()
         try:
             self._begin_poll()
             with self._lock:
@@ -289,7 +291,7 @@ class Consumer(Waiters):
                     place.done = following
             return Records(part for _, _, _, part in found)
         finally:
-            self._end_poll()
+            self._leave_poll()
 
     def _begin_poll(self) -> None:
         """Take in what has come and gone, and tell the callbacks, before anything is read."""
@@ -305,15 +307,21 @@ class Consumer(Waiters):
             if not self._to_announce:
                 return
 
-    def _end_poll(self) -> None:
+    def _enter_poll(self) -> None:
         if self._membership is not None:
-            self._membership.end_poll()
+            self._membership.enter_poll()
+
+    def _leave_poll(self) -> None:
+        if self._membership is not None:
+            self._membership.leave_poll()
 
     def _announce(self) -> None:
         """Run ``on_assigned`` for what is new, and once for who joined a group and has nothing;
         the assignment stands whatever it raises."""
         callback = self._callbacks.get("on_assigned")
-        announced, self._to_announce = self._to_announce, []
+        with self._lock:  # what was taken in between polls may be somebody else's since
+            announced = [tp for tp in dict.fromkeys(self._to_announce) if tp in self._places]
+            self._to_announce = []
         is_first = self._membership is not None and not self._has_announced
         self._has_announced = True
         if callback is not None and (announced or is_first):
@@ -375,6 +383,7 @@ class Consumer(Waiters):
         """Yield what there is; each position moves as its record is yielded, not before, so that
         a loop that is left has used up only what it was given."""
         membership = self._membership
+        self._enter_poll()
         try:
             self._begin_poll()
             with self._lock:
@@ -382,7 +391,7 @@ class Consumer(Waiters):
                     return
                 found = self._places.fetch(self._max_poll_records, bounds)
         finally:
-            self._end_poll()
+            self._leave_poll()
         for place, due, _, part in found:
             for record in Records((part,)):
                 with self._lock:
@@ -393,10 +402,8 @@ class Consumer(Waiters):
                 yield record
                 if place.position == due:
                     place.done = due
-                if membership is not None:
-                    if not membership.may_go_on():
-                        return
-                    membership.end_poll()
+                if membership is not None and not membership.may_go_on():
+                    return
 
     # ------------------------------------------------------------ waiting
 
@@ -428,24 +435,32 @@ class Consumer(Waiters):
 
     def _wait(self, deadline: Deadline) -> None:
         membership = self._membership
-        wait_for_news(
-            self._announcers(),
-            self._safe_news,
-            deadline,
-            must_look=self._broker.is_read_only,
-            within=None if membership is None else membership.seconds_to_news(),
-        )
+        self._enter_poll()  # who waits for records polls, however long
+        try:
+            wait_for_news(
+                self._announcers(),
+                self._safe_news,
+                deadline,
+                must_look=self._broker.is_read_only,
+                within=None if membership is None else membership.seconds_to_news(),
+            )
+        finally:
+            self._leave_poll()
 
     async def _wait_async(self, deadline: Deadline) -> None:
         broker, membership = self._broker, self._membership
-        await wait_for_news_async(
-            self._announcers(),
-            self._safe_news,
-            broker.clock,
-            deadline,
-            must_look=broker.is_read_only,
-            within=None if membership is None else membership.seconds_to_news(),
-        )
+        self._enter_poll()
+        try:
+            await wait_for_news_async(
+                self._announcers(),
+                self._safe_news,
+                broker.clock,
+                deadline,
+                must_look=broker.is_read_only,
+                within=None if membership is None else membership.seconds_to_news(),
+            )
+        finally:
+            self._leave_poll()
 
     def _safe_news(self) -> bool:
         try:

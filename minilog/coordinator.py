@@ -143,7 +143,7 @@ class Coordinator(Waiters):
                     if owner is before:
                         self._owners[tp] = self._targets[tp] = member
             member.is_out = False
-            member.last_poll_ms = self._now_ms()
+            self.touch(member)
             self._members[member.id] = member
         if member.is_latest:
             self._pin(self._topics_of(member), is_first=True)
@@ -164,7 +164,7 @@ class Coordinator(Waiters):
             if member.is_static and not for_good and not member.is_out:
                 member.held.clear()
                 member.polls = 0
-                member.last_poll_ms = self._now_ms()
+                self.touch(member)
                 return
             self._remove(member)
         self.settle()
@@ -176,6 +176,7 @@ class Coordinator(Waiters):
 
     def _remove(self, member: Member) -> None:
         member.is_out = True
+        member.held.clear()
         if self._members.get(member.id) is member:
             del self._members[member.id]
         self._owners = {tp: owner for tp, owner in self._owners.items() if owner is not member}
@@ -242,9 +243,8 @@ class Coordinator(Waiters):
                 member.polls = 0
             else:
                 self._remove(member)
-        now_ms = self._now_ms()
         for member in list(self._members.values()):
-            if not member.polls and now_ms - member.last_poll_ms >= member.max_poll_interval_ms:
+            if not member.polls and self.is_late(member):
                 self._remove(member)
 
     def _look_at_topics(self) -> None:
@@ -282,20 +282,32 @@ class Coordinator(Waiters):
 
     # ------------------------------------------------------------ what a member asks
 
-    def begin_poll(self, member: Member) -> bool:
-        """Note that a member polls; say whether its share may have changed since it last asked."""
-        is_late = (
-            not member.polls and self._now_ms() - member.last_poll_ms >= member.max_poll_interval_ms
-        )
-        if is_late or not self.is_quiet(member):
+    def enter_poll(self, member: Member) -> None:
+        """Note that a thread of a member begins a poll; while it waits there, it polls."""
+        if not member.polls and self.is_late(member):
             self.settle()
-        member.polls += 1
-        return member.is_out or member.seen_version != self.version
+        with self._lock:
+            member.polls += 1
 
-    def end_poll(self, member: Member) -> None:
-        """Note that a member has returned from its poll: from now on it must poll again in time."""
+    def leave_poll(self, member: Member) -> None:
+        """Note that a thread has returned from its poll: from now on it must poll again in time."""
+        with self._lock:
+            self.touch(member)
+            member.polls = max(member.polls - 1, 0)
+
+    def touch(self, member: Member) -> None:
+        """Note that a member is alive: the time to its next poll counts from now."""
         member.last_poll_ms = self._now_ms()
-        member.polls = max(member.polls - 1, 0)
+
+    def is_late(self, member: Member) -> bool:
+        """Say whether a member's time to poll is over."""
+        return self._now_ms() - member.last_poll_ms >= member.max_poll_interval_ms
+
+    def has_changed(self, member: Member) -> bool:
+        """Say whether a member's share may have changed since it last took note."""
+        if not self.is_quiet(member):
+            self.settle()
+        return member.is_out or member.seen_version != self.version
 
     def is_quiet(self, member: Member) -> bool:
         """Say whether a member's share is what it was when it last took note."""

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from minilog.assignors import Assignor
-from minilog.clock import Clock
 from minilog.coordinator import Commit, Coordinator, Member
 from minilog.ledger import Ledger
 from minilog.partition import Partition
@@ -35,7 +34,6 @@ class Membership:
         self,
         coordinator: Coordinator,
         ledger: Ledger,
-        clock: Clock,
         places: Places,
         lock: threading.RLock,
         *,
@@ -46,7 +44,6 @@ class Membership:
     ) -> None:
         self.coordinator = coordinator
         self._ledger = ledger
-        self._now_ms = clock.now_ms
         self._places = places
         self._lock = lock
         self._member_id = member_id
@@ -83,12 +80,10 @@ class Membership:
         if self._is_joined:
             self.coordinator.drop(self.member)
 
-    def call_before_leaving(self, commits: bool) -> None:
+    def call_before_leaving(self, gone: list[TopicPartition], commits: bool) -> None:
         """Commit what is done and tell the callback what goes."""
         if commits:
             self.commit_done()
-        with self._lock:
-            gone = sorted(tp for tp, _ in self._places.items())
         self._call_back("on_lost" if self._is_out() else "on_revoked", gone)
 
     def _is_out(self) -> bool:
@@ -102,16 +97,14 @@ class Membership:
         with self._lock:
             self._places.finish()
             if self._is_following:  # a callback polls, or another thread is at it
-                if self._is_joined:
-                    self.coordinator.begin_poll(self.member)
                 return []
             if not self._is_joined:
                 self.commit_done()
                 return []
             self.coordinator.check_in(self.member)
-            may_have_changed = self.coordinator.begin_poll(self.member)
+            has_changed = self.coordinator.has_changed(self.member)
             self.commit_done()
-            if not may_have_changed:
+            if not has_changed:
                 return []
             self._is_following = True
         try:
@@ -119,18 +112,26 @@ class Membership:
         finally:
             self._is_following = False
 
-    def end_poll(self) -> None:
+    def enter_poll(self) -> None:
+        """Have the group know that a poll is under way, however long it waits."""
+        if self._is_joined:
+            self.coordinator.enter_poll(self.member)
+
+    def leave_poll(self) -> None:
         """End a poll: the time to the next one counts from now."""
         if self._is_joined:
-            self.coordinator.end_poll(self.member)
+            self.coordinator.leave_poll(self.member)
 
     def may_go_on(self) -> bool:
-        """Say whether records fetched before may still be yielded; else the group comes first."""
+        """Say whether records fetched before may still be yielded, as asking for them is polling;
+        else the group comes first."""
         member = self.member
         if not self._is_joined:
             return True
-        is_late = self._now_ms() - member.last_poll_ms >= member.max_poll_interval_ms
-        return not is_late and member.seen_version == self.coordinator.version
+        if self.coordinator.is_late(member) or member.seen_version != self.coordinator.version:
+            return False
+        self.coordinator.touch(member)
+        return True
 
     def has_news(self) -> bool:
         """Say whether a poll would find the group changed."""
@@ -160,11 +161,9 @@ class Membership:
 
     def _give_up(self, revoked: list[TopicPartition]) -> None:
         with self._lock:
-            revoked = [tp for tp in revoked if self._places.give_up(tp)]
-        if not revoked:
-            return
+            read = [tp for tp in revoked if self._places.give_up(tp)]
         try:
-            self._call_back("on_revoked", revoked)
+            self._call_back("on_revoked", read)
         finally:
             self.coordinator.release(self.member, revoked)
 

@@ -108,6 +108,9 @@ class Places:
             if not (place.is_paused or place.is_given_up)
         ]
 
+    def __contains__(self, tp: TopicPartition) -> bool:
+        return tp in self._places
+
     def __getitem__(self, tp: TopicPartition) -> Place:
         place = self._places.get(tp)
         if place is None:
