@@ -7,8 +7,10 @@ which key goes where.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from minilog.arguments import as_list, check_whole, timestamps_of
 from minilog.clock import Deadline, check_timeout
@@ -31,7 +33,7 @@ from minilog.records import (
     timestamp_of,
 )
 from minilog.shared_log import SharedLog
-from minilog.sources import Source
+from minilog.sources import Identity, Source
 from minilog.storage import NOBODY, End, Log, Origin, encode_batch, encode_headers, too_large
 
 Hides = Callable[[int], bool]
@@ -194,6 +196,51 @@ class Partition(SharedLog):
             stamp = self._stamp(log, given, now_ms)
             return log.append_single(key, value, encoded, stamp, now_ms), stamp
 
+    def append_numbered(
+        self, identity: Identity, sequence: int | None, value: Any, key: Any
+    ) -> tuple[int, int] | None:
+        """Append the commonest record of a named producer, with nothing to check or to convert;
+        None where somebody has to look, which is ``append_from``'s."""
+        sequences = self._sequences
+        if (
+            value.__class__ is not bytes
+            or (key.__class__ is not bytes and key is not self._no_key)
+            or sequences is None
+            or not self._is_plain
+            or self._is_sync_always
+        ):
+            return None
+        with self._lock:
+            run = sequences.latest(identity.producer_id)
+            if run is None or identity.is_fenced or self._sequences is not sequences:
+                return None
+            first, start, count = run
+            due = first + count
+            if sequence is not None and sequence != due:
+                return None
+            stamp = self._now_ms()
+            try:
+                offset = self._log.append_numbered(  # type: ignore[union-attr]
+                    key,  # type: ignore[arg-type]
+                    value,
+                    stamp,
+                    identity.producer_id,
+                    due,
+                    identity.epoch,
+                )
+                if offset == start + count:
+                    run[2] = count + 1
+                elif offset is not None:
+                    sequences.take(identity.producer_id, due, offset, 1)
+            except BaseException:
+                self._sequences = None  # it may be in or not: the log says it, when asked again
+                raise
+        if offset is None:
+            return None
+        if self._waiters:
+            self._wake()
+        return offset, stamp
+
     def append_from(
         self,
         source: Source,
@@ -219,12 +266,11 @@ class Partition(SharedLog):
             now_ms = self._now_ms()
             stamp = self._stamp(log, given, now_ms)
             origin, before = self._origin(log, source, sequence)
+            offset = before if before is not None else -1
             if before is None:
-                offset = log.append_single(key, value, encoded, stamp, now_ms, origin)
-                if origin.producer_id >= 0:
+                with self._numbering(origin):
+                    offset = log.append_single(key, value, encoded, stamp, now_ms, origin)
                     self._note_sequence(origin, offset, 1)
-            else:
-                offset = before
         if self._is_sync_always and not source.transaction:
             self._sync_until(offset + 1)
         if before is not None:
@@ -259,9 +305,22 @@ class Partition(SharedLog):
             )
         return Origin(number, sequence, source.epoch, source.transaction), None
 
+    @contextlib.contextmanager
+    def _numbering(self, origin: Origin) -> Iterator[None]:
+        """Have the log asked again for sequences when an interrupt leaves it open whether a
+        record is in; after an error of the disk it is not."""
+        try:
+            yield
+        except OSError:
+            raise
+        except BaseException:
+            self._sequences = None
+            raise
+
     def _note_sequence(self, origin: Origin, offset: int, count: int) -> None:
-        assert self._sequences is not None
-        self._sequences.take(origin.producer_id, origin.sequence, offset, count)
+        if origin.producer_id >= 0:
+            assert self._sequences is not None
+            self._sequences.take(origin.producer_id, origin.sequence, offset, count)
 
     def _timestamp_of(self, offset: int, otherwise: int) -> int:
         """Return the timestamp of a record that may have been deleted since it was written."""
@@ -372,8 +431,8 @@ class Partition(SharedLog):
                 first = log.append_batch(batch, stamp, now_ms)
             else:
                 origin, _ = self._origin(log, source, None)
-                first = log.append_batch(batch, stamp, now_ms, origin)
-                if origin.producer_id >= 0:
+                with self._numbering(origin):
+                    first = log.append_batch(batch, stamp, now_ms, origin)
                     self._note_sequence(origin, first, batch.record_count)
         offsets = range(first, first + batch.record_count)
         if self._is_sync_always and not (source and source.transaction):

@@ -112,15 +112,9 @@ class Producer:
         """
         if self._has_serializer:
             value, key = self._serialized(value, key)
-        if self._identity is not None:
-            target = self._target(topic, key, partition, len(value) if value else 0)
-            self._check_outside()
-            offset, stamp = target.append_from(
-                self._identity, self._checked(sequence), value, key, headers, timestamp
-            )
-            return RecordMetadata(topic, target.index, offset, stamp)
-        if sequence is not None:
-            raise ConfigError("sequence= needs a producer with a producer_id")
+        identity = self._identity
+        if sequence is not None and (identity is None or sequence.__class__ is not int):
+            self._check_sequence(sequence)
         partitions = self._partitions(topic)
         if partition is None and key.__class__ is bytes and self._has_plain_keys:
             number = self._partition_of(key, len(partitions))  # ours: right for any bytes
@@ -128,7 +122,12 @@ class Producer:
         else:
             target = self._target(topic, key, partition, len(value) if value else 0)
             number = target.index
-        offset, stamp = target.append_stamped(value, key, headers, timestamp)
+        if identity is None:
+            offset, stamp = target.append_stamped(value, key, headers, timestamp)
+        else:
+            offset, stamp = self._send_numbered(
+                target, identity, sequence, value, key, headers, timestamp
+            )
         # In C: a third of what RecordMetadata(...) costs.
         return tuple.__new__(RecordMetadata, (topic, number, offset, stamp))
 
@@ -139,11 +138,31 @@ class Producer:
                 f"producer {identity.name!r} is in a transaction: send with that, or end it"
             )
 
-    @staticmethod
-    def _checked(sequence: int | None) -> int | None:
+    def _send_numbered(
+        self,
+        target: Partition,
+        identity: Identity,
+        sequence: int | None,
+        value: Any,
+        key: Any,
+        headers: HeadersLike | None,
+        timestamp: TimestampLike | None,
+    ) -> tuple[int, int]:
+        if identity.is_in_transaction:
+            self._check_outside()
+        if timestamp is None and not headers:
+            appended = target.append_numbered(identity, sequence, value, key)
+            if appended is not None:
+                return appended
         if sequence is not None:
             check_whole("sequence", sequence)
-        return sequence
+        return target.append_from(identity, sequence, value, key, headers, timestamp)
+
+    def _check_sequence(self, sequence: int | None) -> None:
+        if sequence is not None and self._identity is None:
+            raise ConfigError("sequence= needs a producer with a producer_id")
+        if sequence is not None:
+            check_whole("sequence", sequence)
 
     def last_sequence(self, topic: str, partition: int) -> int | None:
         """Return the last sequence written to a partition, also by a producer of this name before
@@ -494,13 +513,11 @@ class Transaction:
         """Append one record and return where it landed; ``read_committed`` sees it at the end."""
         producer, work = self._producer, self._work
         work.check()
-        if sequence is not None and work.identity is None:
-            raise ConfigError("sequence= needs a producer with a producer_id")
+        producer._check_sequence(sequence)
         value, key = producer._serialized(value, key)
         target = producer._target(topic, key, partition, len(value) if value else 0)
-        number = producer._checked(sequence)
         offset, stamp = work.write(
-            target, lambda: target.append_from(work, number, value, key, headers, timestamp)
+            target, lambda: target.append_from(work, sequence, value, key, headers, timestamp)
         )
         return RecordMetadata(topic, target.index, offset, stamp)
 

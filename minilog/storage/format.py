@@ -115,6 +115,7 @@ CLEANING = Struct("<qq")
 PREFIX = Struct("<IiqqBBHII")
 # The same 36 bytes as the short path of one packs them: what changes rarely is one string.
 SHORT_PREFIX = Struct("<Iiqq12s")
+NUMBERED_PREFIX = Struct("<Iiqq12sqqiI")  # with the extension of a named producer's record
 CONTEXT = Struct("<BBHII")
 EXTENSION = Struct("<qqiI")
 TRANSACTION = Struct("<q")

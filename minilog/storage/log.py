@@ -92,8 +92,9 @@ class Log:
         else:
             self._open_live(segments, opening.mark)
         self._view = (_by_base(segments), segments[-1])
-        # The tail segment's own short path, so that an append is one call downstairs.
+        # The tail segment's own short paths, so that an append is one call downstairs.
         self.append_one = segments[-1].append_one
+        self.append_numbered = segments[-1].append_numbered
 
     @classmethod
     def create(cls, directory: Directory, identity: bytes, base_offset: int, now_ms: int) -> None:
@@ -284,6 +285,7 @@ class Log:
             segment = self.roll(now_ms)
         segment.make_room(size, now_ms)
         self.append_one = segment.append_one  # again: a roll may have been interrupted before
+        self.append_numbered = segment.append_numbered
         return segment
 
     def roll(self, now_ms: int) -> Segment:
@@ -307,6 +309,7 @@ class Log:
         grown[following.base_offset] = following
         self._view = (grown, following)
         self.append_one = following.append_one
+        self.append_numbered = following.append_numbered
         return following
 
     def reconfigure(self, config: TopicConfig) -> None:

@@ -38,6 +38,11 @@ class Sequences:
         runs = self._runs.get(producer_id)
         return runs[-1][0] + runs[-1][2] - 1 if runs else -1
 
+    def latest(self, producer_id: int) -> Run | None:
+        """Return a producer's last run; whoever appends lengthens it."""
+        runs = self._runs.get(producer_id)
+        return runs[-1] if runs else None
+
     def offset_of(self, producer_id: int, sequence: int) -> int | None:
         """Return the offset that a sequence got; None when that is too long ago."""
         for first, offset, count in reversed(self._runs.get(producer_id, ())):
