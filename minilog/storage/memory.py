@@ -15,42 +15,44 @@ class MemoryFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._size = 0
-        self._region = MappedRegion(-1, 1)  # there is no map of nothing
+        # Both by one assignment, as an interrupt may come between two; there is no map of nothing.
+        self._bytes = (MappedRegion(-1, 1), 0)
 
     def size(self) -> int:
         """Return the size, reserve included."""
-        return self._size
+        return self._bytes[1]
 
     def read(self, position: int, size: int) -> bytes:
         """Return up to ``size`` bytes; fewer only at the end of the file."""
-        return self._region[position : min(position + size, self._size)]
+        region, end = self._bytes
+        return region[position : min(position + size, end)]
 
     def write(self, position: int, data: bytes) -> None:
         """Write all of ``data``."""
         self.reserve(position + len(data))
-        self._region[position : position + len(data)] = data
+        self._bytes[0][position : position + len(data)] = data
 
     def reserve(self, size: int) -> None:
         """Make the file ``size`` bytes; only ever larger. Readers keep the region they have."""
-        if size > self._size:
+        if size > self.size():
             self._resize(size)
 
     def _resize(self, size: int) -> None:
         region = MappedRegion(-1, max(size, 1))
-        kept = min(size, self._size)
-        region[:kept] = self._region[:kept]
-        self._region, self._size = region, size
+        kept = min(size, self.size())
+        region[:kept] = self._bytes[0][:kept]
+        self._bytes = (region, size)
 
     def trim(self, size: int) -> None:
         """Cut the file to ``size``; whoever maps it sees zeros behind."""
-        if size < self._size:
-            self._region[size : self._size] = bytes(self._size - size)
+        region, end = self._bytes
+        if size < end:
+            region[size:end] = bytes(end - size)
             self._resize(size)
 
     def map(self, size: int) -> Region:
         """Return the file's own bytes."""
-        return self._region
+        return self._bytes[0]
 
     def sync(self) -> None:
         """Return at once: memory has no disk to be on."""

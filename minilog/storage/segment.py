@@ -576,7 +576,8 @@ class Segment:
         self._limit = CLOSED
         self._region = None
         self._filled = 0
-        file.trim(end)
+        if file.size() > end:
+            file.trim(end)
 
     def sync(self) -> None:
         """Return when everything up to the present tail is on the disk."""
@@ -750,9 +751,12 @@ class Segment:
 
     def mend_index(self) -> None:
         """Have the index that appends go on with, after a close that did not sync it."""
-        self.reindex()
-        assert self._index is not None
-        self._index.trim()
+        try:
+            self.reindex()
+            assert self._index is not None
+            self._index.trim()
+        except OSError:  # a read may have asked, and does without (I3)
+            self._index = self._open_index()
 
     def reindex(self) -> None:
         """Make the index on the disk agree with a log that ends at the present tail."""
