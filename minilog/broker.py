@@ -128,6 +128,7 @@ class Broker(Waiters):
             self._marks = marks or {}
             self._find_topics()
             self._recover()
+            self._lock.vouch()
         except BaseException:
             for topic in self._topics.values():
                 topic.abandon(_not_opened)

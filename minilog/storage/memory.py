@@ -155,6 +155,9 @@ class MemoryLock:
 
     is_same_boot = False
 
+    def vouch(self) -> None:
+        """Return at once."""
+
     def release(self) -> None:
         """Return at once."""
 
