@@ -433,6 +433,7 @@ class Broker(Waiters):
             mark=self._marks.get(_mark_key(topic, partition)),
             is_write_through=self.is_sync_always,
             same_boot=lock is not None and lock.is_same_boot,
+            start_offset=topic.start_offset(partition),
         )
         directory = topic.partition_directory(partition)
         log = Log(directory, topic.identity(partition), topic.config, self._maps, opening)

@@ -44,13 +44,15 @@ class Opening(NamedTuple):
     """How a log is opened.
 
     ``mark`` is what a clean close left, None after a crash; ``same_boot`` says that the machine
-    has run on since the last writer; ``is_write_through`` that every append will be synced.
+    has run on since the last writer; ``is_write_through`` that every append will be synced. What
+    is below ``start_offset`` was deleted.
     """
 
     is_writable: bool = True
     mark: CleanMark | None = None
     same_boot: bool = False
     is_write_through: bool = False
+    start_offset: int = 0
 
 
 class Log:
@@ -72,6 +74,8 @@ class Log:
         self._config = config
         self._epoch = 1
         segments = [Segment(self._place, base, config, 0) for base in self._bases()]
+        if opening.is_writable and opening.mark is None:
+            segments = self._finish_drop(segments, opening.start_offset)
         if not segments:
             raise CorruptionError(
                 "the log's files are gone; restore them from a copy, or delete the topic",
@@ -116,6 +120,20 @@ class Log:
     def _bases(self) -> list[int]:
         matches = map(SEGMENT_FILE.fullmatch, self.directory.names())
         return sorted(int(match[1]) for match in matches if match)
+
+    @staticmethod
+    def _finish_drop(segments: list[Segment], start_offset: int) -> list[Segment]:
+        """Remove the segments that were dropped before a crash, and return the others.
+
+        A crash may bring back any of them: what is left of them is no gap in the log.
+        """
+        kept = []
+        for segment, following in zip(segments, [*segments[1:], None]):
+            if following is None or following.base_offset > start_offset:
+                kept.append(segment)
+            else:
+                segment.remove()
+        return kept
 
     def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
         mark, last = opening.mark, segments[-1]
