@@ -434,10 +434,17 @@ class Segment:
 
     def sync(self) -> None:
         """Return when everything up to the present tail is on the disk."""
-        position = self.tail[0]
+        position = self._end_position()
         self.writable_file().sync()
         self.durable = max(position, self.durable)
         self._context = f.context_of(self._epoch, self.durable)
+
+    def take_as_synced(self) -> None:
+        """Know that everything up to the present tail is on the disk."""
+        self.durable = self._end_position()
+
+    def _end_position(self) -> int:
+        return self.tail[0] + (f.SEAL_SIZE if self.is_sealed else 0)
 
     def follow(self) -> bool:
         """Take in what another process has appended since; True when the segment was sealed."""
@@ -484,7 +491,7 @@ class Segment:
 
     def is_dirty(self) -> bool:
         """Say whether there is something that was not synced."""
-        return self.durable < self.tail[0]
+        return self.durable < self._end_position()
 
     def reconfigure(self, config: TopicConfig) -> None:
         """Go on with other settings."""
