@@ -431,6 +431,9 @@ class Segment:
         self._region = None
         self._filled = 0
         file.trim(end)
+        size = file.size()
+        if size < end:  # nothing could be reserved, so the last frame lacks its padding
+            file.write(size, ZEROS[: end - size])
 
     def sync(self) -> None:
         """Return when everything up to the present tail is on the disk."""
