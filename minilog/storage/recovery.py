@@ -91,10 +91,17 @@ def resume_unclean(segments: list[Segment], directory: Directory, same_boot: boo
     problems: list[Problem] = []
     last = segments[-1]
     first = len(segments) - 1
-    if not same_boot:
-        unsynced = _unsynced_base(last)
+    if same_boot or not _knows_all_before_synced(last):
+        unsynced = _first_unsynced(segments)
         while first and segments[first].base_offset > unsynced:
             first -= 1
+    # From here on this log counts as synced, so it has to be: names too. What a process that was
+    # killed has stored may be in the page cache alone.
+    directory.sync()
+    if same_boot:
+        for segment in segments[first:-1]:
+            segment.writable_file().sync()
+        first = len(segments) - 1
     for number in range(first, len(segments) - 1):
         segment = segments[number]
         found = find_end(segment, same_boot)
@@ -234,12 +241,21 @@ def _quarantine_segments(segments: Iterable[Segment], directory: Directory) -> l
     return problems
 
 
-def _unsynced_base(segment: Segment) -> int:
-    """Return the base of the oldest segment that a machine's crash may have cost something."""
-    try:
-        header = segment.header()
-    except CorruptionError:
-        return segment.base_offset
+def _first_unsynced(segments: list[Segment]) -> int:
+    """Return the base of the oldest segment that may not be on the disk.
+
+    A segment that was just made may have lost its header; then the one before is asked.
+    """
+    for segment in reversed(segments):
+        try:
+            return segment.header().durable_base
+        except CorruptionError:
+            continue
+    return 0
+
+
+def _knows_all_before_synced(segment: Segment) -> bool:
+    """Say whether a segment's header or one of its frames was written after such a sync."""
     frames = scan.walk(
         segment.region(),
         f.HEADER_SIZE,
@@ -248,10 +264,13 @@ def _unsynced_base(segment: Segment) -> int:
         segment.seed,
     )
     if any(prefix.durable for _, prefix in frames):
-        return segment.base_offset
-    return header.durable_base
+        return True
+    try:
+        return segment.header().durable_base == segment.base_offset
+    except CorruptionError:
+        return False
 
 
 def _is_synced_since(segments: Iterable[Segment]) -> bool:
     """Say whether later segments know that those before them were synced."""
-    return any(_unsynced_base(segment) == segment.base_offset for segment in segments)
+    return any(map(_knows_all_before_synced, segments))
