@@ -129,8 +129,7 @@ class Broker(Waiters):
 
     def _open_for_writing(self) -> None:
         home = self._home
-        if not home.exists():
-            home.directory.make()
+        home.make()
         home.refuse_strangers()  # before the lock leaves a file there
         self._lock = home.directory.lock(LOCK_FILE)
         try:
@@ -146,7 +145,7 @@ class Broker(Waiters):
             if not self._is_marked_clean and LEDGER in self._topics:
                 self._problems += self._ledger.recover()
             if is_complete:
-                self._lock.recovered()
+                self._lock.vouch()
         except BaseException:
             for topic in self._topics.values():
                 topic.abandon(_not_opened)
@@ -651,6 +650,7 @@ class Broker(Waiters):
             is_write_through=self.is_sync_always,
             same_boot=lock is not None and lock.is_same_boot,
             now_ms=self._clock.now_ms(),
+            start_offset=topic.start_offset(partition),
         )
         directory = topic.partition_directory(partition)
         log = Log(directory, topic.identity(partition), topic.config, self._maps, opening)

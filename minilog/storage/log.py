@@ -47,7 +47,8 @@ class Opening(NamedTuple):
 
     ``mark`` is what a clean close left, None after a crash; ``same_boot`` says that the machine
     has run on since the last writer; ``is_write_through`` that every append will be synced;
-    ``now_ms`` stands for the time of the last append where a crash has left it unknown.
+    ``now_ms`` stands for the time of the last append where a crash has left it unknown. What is
+    below ``start_offset`` was deleted.
     """
 
     is_writable: bool = True
@@ -55,6 +56,7 @@ class Opening(NamedTuple):
     same_boot: bool = False
     is_write_through: bool = False
     now_ms: int = 0
+    start_offset: int = 0
 
 
 class Log:
@@ -80,17 +82,19 @@ class Log:
         if opening.is_writable:
             bases = self._without_leftovers(bases, is_clean=opening.mark is not None)
         segments = [Segment(self._place, base, config, 0) for base in bases]
+        if opening.is_writable and opening.mark is None:
+            segments = self._finish_drop(segments, opening.start_offset)
         if not segments:
             raise CorruptionError(
                 "the log's files are gone; restore them from a copy, or delete the topic",
                 path=directory.path,
             )
-        self._durable_base = segments[-1].base_offset
-        self._names_are_synced = True
         if opening.is_writable:
             segments = self._recover(segments, opening)
         else:
             self._open_live(segments, opening.mark)
+        self._durable_base = segments[-1].base_offset
+        self._names_are_synced = True
         self._view = (_by_base(segments), segments[-1])
         # The tail segment's own short paths, so that an append is one call downstairs.
         self.append_one = segments[-1].append_one
@@ -98,11 +102,15 @@ class Log:
 
     @classmethod
     def create(cls, directory: Directory, identity: bytes, base_offset: int, now_ms: int) -> None:
-        """Make the files of an empty log that begins at ``base_offset``; nothing is synced yet."""
+        """Make the files of an empty log that begins at ``base_offset``; its name is not synced.
+
+        The header is: a clean close may come before the log is ever opened, and says it is there.
+        """
         directory.make()
         place = Place(directory, identity, MapLimit(1), True)
         segment = Segment(place, base_offset, TopicConfig(), 1)
         segment.create(base_offset, now_ms)
+        segment.sync()
         segment.unmap()
 
     @classmethod
@@ -142,18 +150,27 @@ class Log:
                 due = segment.next_offset
         return kept
 
+    @staticmethod
+    def _finish_drop(segments: list[Segment], start_offset: int) -> list[Segment]:
+        """Remove the segments that were dropped before a crash, and return the others.
+
+        A crash may bring back any of them: what is left of them is no gap in the log.
+        """
+        kept = []
+        for segment, following in zip(segments, [*segments[1:], None]):
+            if following is None or following.base_offset > start_offset:
+                kept.append(segment)
+            else:
+                segment.remove()
+        return kept
+
     def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
         mark, last = opening.mark, segments[-1]
         if mark is None:
-            segments, epoch, problems, durable_base = resume_unclean(
-                segments, self.directory, opening.same_boot
-            )
+            segments, epoch, problems = resume_unclean(segments, self.directory, opening.same_boot)
             self.problems = problems
             if not segments[-1].is_sealed:
                 segments[-1].last_append_ms = max(segments[-1].last_append_ms, opening.now_ms)
-            self._durable_base = durable_base
-            # What is there after a power cut is on the disk; after a kill it is known only here.
-            self._names_are_synced = not opening.same_boot
         else:
             epoch = mark.epoch
             if last.base_offset == mark.base_offset:

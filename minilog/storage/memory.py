@@ -170,7 +170,7 @@ class MemoryLock:
 
     is_same_boot = False
 
-    def recovered(self) -> None:
+    def vouch(self) -> None:
         """Return at once."""
 
     def release(self) -> None:

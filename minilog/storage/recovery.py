@@ -67,6 +67,7 @@ def resume_clean(segment: Segment, mark: CleanMark, same_boot: bool) -> list[Pro
     """Open the last segment of a log that was closed; report what happened to it since."""
     size = segment.file_size()
     if mark.is_sealed and segment.load_seal() and segment.next_offset == mark.next_offset:
+        segment.take_as_synced()
         return []
     tail = (mark.position, mark.next_offset)
     if size < mark.position or mark.is_sealed:
@@ -92,14 +93,19 @@ def resume_unclean(segments: list[Segment], directory: Directory, same_boot: boo
     """
     problems: list[Problem] = []
     last = segments[-1]
+    first = len(segments) - 1
+    if same_boot or not _knows_all_before_synced(last):
+        unsynced = _first_unsynced(segments)
+        while first and segments[first].base_offset > unsynced:
+            first -= 1
+    # From here on this log counts as synced, so it has to be: names too. What a process that was
+    # killed has stored may be in the page cache alone.
+    directory.sync()
     if same_boot:
-        found = find_end(last, same_boot)
-        recovered = _finish(segments, found, problems)
-        durable_base = _durable_base(segments, found)
-        if durable_base < last.base_offset and not last.is_sealed:
-            last.durable = 0  # what says of itself that it is synced says so of all before it
-        return recovered._replace(durable_base=durable_base)
-    for number in range(_first_unsynced(segments), len(segments) - 1):
+        for segment in segments[first:-1]:
+            segment.writable_file().sync()
+        first = len(segments) - 1
+    for number in range(first, len(segments) - 1):
         segment = segments[number]
         found = find_end(segment, same_boot)
         if found.next_offset == segments[number + 1].base_offset:
@@ -118,7 +124,6 @@ class Recovered(NamedTuple):
     segments: list[Segment]
     epoch: int
     problems: list[Problem]
-    durable_base: int  # of the oldest segment that may not be on the disk
 
 
 def find_end(segment: Segment, same_boot: bool) -> Found:
@@ -157,7 +162,8 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
         last.resume((found.position, found.next_offset), found.largest_timestamp, 0)
         last.finish_seal()
         last.accept_seal(found.position, found.seal, last.region())
-        return Recovered(segments, epoch, problems, last.base_offset)
+        last.take_as_synced()
+        return Recovered(segments, epoch, problems)
     region, size = last.region(), last.file_size()
     tail = (found.position, found.next_offset)
     beyond = _frames_beyond(last, found)
@@ -169,13 +175,13 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
             "(nothing was dropped; what follows can)"
         )
         problems.append(Problem(last.path, found.position, found.next_offset, reason))
-        return Recovered(segments, epoch, problems, last.base_offset)
+        return Recovered(segments, epoch, problems)
     last.resume(tail, found.largest_timestamp, last.began_ms())
     last.reindex()
     if size > found.position:
         problems += _drop(last, found.position, found.next_offset, region)
     last.durable = found.position
-    return Recovered(segments, epoch, problems, last.base_offset)
+    return Recovered(segments, epoch, problems)
 
 
 def _finish_sealed(segment: Segment, found: Found) -> None:
@@ -252,31 +258,21 @@ def _quarantine_segments(segments: Iterable[Segment], directory: Directory) -> l
     return problems
 
 
-def _durable_base(segments: list[Segment], found: Found) -> int:
-    """Return the base of the oldest segment that may not be on the disk, after a process died."""
-    last = segments[-1]
-    if found.durable > f.HEADER_SIZE:
-        return last.base_offset
-    try:
-        return max(last.header().durable_base, segments[0].base_offset)
-    except CorruptionError:
-        return segments[0].base_offset
-
-
 def _first_unsynced(segments: list[Segment]) -> int:
-    """Return the number of the first segment that a machine's crash may have cost something."""
-    unsynced = None
-    for number, segment in reversed(list(enumerate(segments))):
-        if unsynced is None:  # where all of a segment may be lost, ask the one before
-            unsynced = _unsynced_base(segment)
-        if unsynced is not None and segment.base_offset <= unsynced:
-            return number
+    """Return the base of the oldest segment that may not be on the disk.
+
+    A segment that was just made may have lost its header; then the one before is asked.
+    """
+    for segment in reversed(segments):
+        try:
+            return segment.header().durable_base
+        except CorruptionError:
+            continue
     return 0
 
 
-def _unsynced_base(segment: Segment) -> int | None:
-    """Return the base of the oldest segment that was not known to be synced when this one was
-    written; None where nothing can be read that says so."""
+def _knows_all_before_synced(segment: Segment) -> bool:
+    """Say whether a segment's header or one of its frames was written after such a sync."""
     frames = scan.walk(
         segment.region(),
         f.HEADER_SIZE,
@@ -285,13 +281,13 @@ def _unsynced_base(segment: Segment) -> int | None:
         segment.seed,
     )
     if any(prefix.durable for _, prefix in frames):
-        return segment.base_offset
+        return True
     try:
-        return segment.header().durable_base
+        return segment.header().durable_base == segment.base_offset
     except CorruptionError:
-        return None
+        return False
 
 
 def _is_synced_since(segments: Iterable[Segment]) -> bool:
     """Say whether later segments know that those before them were synced."""
-    return any(_unsynced_base(segment) == segment.base_offset for segment in segments)
+    return any(map(_knows_all_before_synced, segments))

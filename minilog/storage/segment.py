@@ -576,12 +576,15 @@ class Segment:
         self._limit = CLOSED
         self._region = None
         self._filled = 0
-        if file.size() > end:
+        size = file.size()
+        if size > end:
             file.trim(end)
+        elif size < end:  # nothing could be reserved, so the last frame lacks its padding
+            file.write(size, ZEROS[: end - size])
 
     def sync(self) -> None:
         """Return when everything up to the present tail is on the disk."""
-        position = self.tail[0]
+        position = self._end_position()
         self.writable_file().sync()
         self.durable = max(position, self.durable)
         self._set_context()
@@ -589,6 +592,13 @@ class Segment:
     def sync_index(self) -> None:
         """Return when the index is on the disk, if there is one."""
         Index(self._place.directory, self.name, self.seed).sync()
+
+    def take_as_synced(self) -> None:
+        """Know that everything up to the present tail is on the disk."""
+        self.durable = self._end_position()
+
+    def _end_position(self) -> int:
+        return self.tail[0] + (f.SEAL_SIZE if self.is_sealed else 0)
 
     def follow(self) -> bool:
         """Take in what another process has appended since; True when the segment was sealed."""
@@ -638,7 +648,7 @@ class Segment:
 
     def is_dirty(self) -> bool:
         """Say whether there is something that was not synced."""
-        return self.durable < self.tail[0]
+        return self.durable < self._end_position()
 
     def reconfigure(self, config: TopicConfig) -> None:
         """Go on with other settings."""
@@ -759,14 +769,17 @@ class Segment:
             self._index = self._open_index()
 
     def reindex(self) -> None:
-        """Make the index on the disk agree with a log that ends at the present tail."""
+        """Make the index on the disk agree with a log that ends at the present tail.
+
+        After a crash any of its entries may be missing or garbage: then it is made anew.
+        """
         directory = self._place.directory
-        index = Index.open(directory, self.name, self.seed)
-        if index is None:
-            Index(directory, self.name, self.seed).remove()
-            index = Index(directory, self.name, self.seed)
         start = self.trusted_start(same_boot=True, below=self.tail[0])
-        index.cut_behind(start.position)
+        index = Index.open(directory, self.name, self.seed)
+        if index is None or not index.keep_through(start.position):
+            index = Index(directory, self.name, self.seed)
+            index.remove()
+            start = Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0)
         self._index = index
         self.index_frames(index, start)
 

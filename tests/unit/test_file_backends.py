@@ -21,6 +21,7 @@ from minilog.storage.files import (
     disk_directory,
 )
 from minilog.storage.memory import MemoryDirectory
+from minilog.testing import SimulatedDisk
 
 
 def refuse_to_reserve(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
@@ -76,6 +77,16 @@ class TestInMemory(DirectoryContract):
     @pytest.fixture
     def directory(self) -> Directory:
         directory = MemoryDirectory()
+        directory.make()
+        return directory
+
+
+class TestOnASimulatedDisk(DirectoryContract):
+    """One whose crashes can be tried, with space that can be reserved and without."""
+
+    @pytest.fixture(params=[True, False], ids=["reserves", "does not reserve"])
+    def directory(self, request: pytest.FixtureRequest) -> Directory:
+        directory = SimulatedDisk(can_reserve=request.param).root_directory()
         directory.make()
         return directory
 
@@ -194,6 +205,43 @@ def test_what_is_no_regular_file_is_refused(on_disk: DiskDirectory, tmp_path: Pa
         on_disk.child("file").exists()
 
 
+def synced_directories(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that every directory is added to when it is synced."""
+    synced = []
+    really = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        really(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return synced
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it shows what a descriptor is of")
+def test_the_names_of_a_new_log_and_of_what_is_above_it_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody synced the directory above a log: a power cut could take all of it."""
+    synced = synced_directories(monkeypatch)
+    disk_directory(tmp_path / "a" / "b" / "log").make()
+    assert synced == [str(tmp_path.parent), str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/a/b"]
+    Broker(tmp_path / "a" / "b" / "log").close()
+    synced.clear()
+    Broker(tmp_path / "a" / "b" / "log").close()
+    assert f"{tmp_path}/a/b" not in synced, "once it is a log it need not be"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it shows what a descriptor is of")
+def test_a_directory_that_a_killed_process_made_is_synced_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").mkdir()
+    synced = synced_directories(monkeypatch)
+    Broker(tmp_path / "log").close()
+    assert str(tmp_path) in synced
+
+
 def test_one_lock_at_a_time_and_the_holder_is_named(on_disk: DiskDirectory) -> None:
     lock = on_disk.lock("lock")
     with pytest.raises(LockedError) as caught:
@@ -201,18 +249,14 @@ def test_one_lock_at_a_time_and_the_holder_is_named(on_disk: DiskDirectory) -> N
     assert caught.value.pid == os.getpid()
     assert caught.value.path == on_disk.path
     lock.release()
-
-
-def test_the_boot_is_the_same_once_somebody_has_recovered_under_it(on_disk: DiskDirectory) -> None:
-    lock = on_disk.lock("lock")
-    lock.release()
-    lock = on_disk.lock("lock")
-    assert not lock.is_same_boot
-    lock.recovered()
-    lock.release()
-    lock = on_disk.lock("lock")
-    assert lock.is_same_boot is Path("/proc/sys/kernel/random/boot_id").exists()
-    lock.release()
+    unvouched = on_disk.lock("lock")
+    assert not unvouched.is_same_boot, "nobody has said yet that a power cut was dealt with"
+    unvouched.vouch()
+    unvouched.release()
+    again = on_disk.lock("lock")
+    assert again.is_same_boot is Path("/proc/sys/kernel/random/boot_id").exists()
+    again.release()
+    assert on_disk.lock("lock").is_same_boot is again.is_same_boot
 
 
 @pytest.mark.parametrize(
