@@ -129,8 +129,7 @@ class Broker(Waiters):
 
     def _open_for_writing(self) -> None:
         home = self._home
-        if not home.exists():
-            home.directory.make()
+        home.make()
         home.refuse_strangers()  # before the lock leaves a file there
         self._lock = home.directory.lock(LOCK_FILE)
         try:

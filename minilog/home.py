@@ -50,6 +50,11 @@ class Home:
         """Say whether the directory is there."""
         return self.directory.exists()
 
+    def make(self) -> None:
+        """Make the directory, durably, unless it is a log already."""
+        if not self.exists() or BROKER_FILE not in self.directory.names():
+            self.directory.make()
+
     # ------------------------------------------------------------ broker.json
 
     def enter(self) -> None:
