@@ -759,14 +759,17 @@ class Segment:
             self._index = self._open_index()
 
     def reindex(self) -> None:
-        """Make the index on the disk agree with a log that ends at the present tail."""
+        """Make the index on the disk agree with a log that ends at the present tail.
+
+        After a crash any of its entries may be missing or garbage: then it is made anew.
+        """
         directory = self._place.directory
-        index = Index.open(directory, self.name, self.seed)
-        if index is None:
-            Index(directory, self.name, self.seed).remove()
-            index = Index(directory, self.name, self.seed)
         start = self.trusted_start(same_boot=True, below=self.tail[0])
-        index.cut_behind(start.position)
+        index = Index.open(directory, self.name, self.seed)
+        if index is None or not index.keep_through(start.position):
+            index = Index(directory, self.name, self.seed)
+            index.remove()
+            start = Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0)
         self._index = index
         self.index_frames(index, start)
 
