@@ -98,11 +98,15 @@ class Log:
 
     @classmethod
     def create(cls, directory: Directory, identity: bytes, base_offset: int, now_ms: int) -> None:
-        """Make the files of an empty log that begins at ``base_offset``; nothing is synced yet."""
+        """Make the files of an empty log that begins at ``base_offset``; its name is not synced.
+
+        The header is: a clean close may come before the log is ever opened, and says it is there.
+        """
         directory.make()
         place = Place(directory, identity, MapLimit(1), True)
         segment = Segment(place, base_offset, TopicConfig(), 1)
         segment.create(base_offset, now_ms)
+        segment.sync()
         segment.unmap()
 
     @classmethod
