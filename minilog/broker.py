@@ -650,6 +650,7 @@ class Broker(Waiters):
             is_write_through=self.is_sync_always,
             same_boot=lock is not None and lock.is_same_boot,
             now_ms=self._clock.now_ms(),
+            start_offset=topic.start_offset(partition),
         )
         directory = topic.partition_directory(partition)
         log = Log(directory, topic.identity(partition), topic.config, self._maps, opening)

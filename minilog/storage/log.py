@@ -47,7 +47,8 @@ class Opening(NamedTuple):
 
     ``mark`` is what a clean close left, None after a crash; ``same_boot`` says that the machine
     has run on since the last writer; ``is_write_through`` that every append will be synced;
-    ``now_ms`` stands for the time of the last append where a crash has left it unknown.
+    ``now_ms`` stands for the time of the last append where a crash has left it unknown. What
+    is below ``start_offset`` was deleted.
     """
 
     is_writable: bool = True
@@ -55,6 +56,7 @@ class Opening(NamedTuple):
     same_boot: bool = False
     is_write_through: bool = False
     now_ms: int = 0
+    start_offset: int = 0
 
 
 class Log:
@@ -78,7 +80,7 @@ class Log:
         self._superseded: list[int] = []
         bases = self._bases()
         if opening.is_writable:
-            bases = self._without_leftovers(bases, is_clean=opening.mark is not None)
+            bases = self._without_leftovers(bases, opening)
         segments = [Segment(self._place, base, config, 0) for base in bases]
         if not segments:
             raise CorruptionError(
@@ -126,23 +128,26 @@ class Log:
         matches = map(SEGMENT_FILE.fullmatch, self.directory.names())
         return sorted(int(match[1]) for match in matches if match)
 
-    def _without_leftovers(self, bases: list[int], *, is_clean: bool) -> list[int]:
+    def _without_leftovers(self, bases: list[int], opening: Opening) -> list[int]:
         """Remove what a crash in a compaction left: a file half written, and after a crash
-        segments whose records another has that was put in their place."""
+        segments whose records another has that was put in their place.
+
+        And those that were dropped: a crash may bring back any of them, which is no gap.
+        """
         for name in filter(UNFINISHED_FILE.fullmatch, self.directory.names()):
             self.directory.unlink(name)
-        if is_clean:
+        if opening.mark is not None:
             return bases
         kept: list[int] = []
         due = 0
-        for base in bases:
+        for base, following in zip(bases, [*bases[1:], None]):
             segment = self._segment(base)
-            if base < due:
+            is_dropped = following is not None and following <= opening.start_offset
+            if base < due or is_dropped:
                 segment.remove()
                 continue
             kept.append(base)
-            is_last = base == bases[-1]
-            if not is_last and segment.is_of_compaction() and segment.load_seal():
+            if following is not None and segment.is_of_compaction() and segment.load_seal():
                 due = segment.next_offset
         return kept
 
