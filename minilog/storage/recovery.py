@@ -67,6 +67,7 @@ def resume_clean(segment: Segment, mark: CleanMark, same_boot: bool) -> list[Pro
     """Open the last segment of a log that was closed; report what happened to it since."""
     size = segment.file_size()
     if mark.is_sealed and segment.load_seal() and segment.next_offset == mark.next_offset:
+        segment.take_as_synced()
         return []
     tail = (mark.position, mark.next_offset)
     if size < mark.position or mark.is_sealed:
@@ -157,6 +158,7 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
         last.resume((found.position, found.next_offset), found.largest_timestamp, 0)
         last.finish_seal()
         last.accept_seal(found.position, found.seal, last.region())
+        last.take_as_synced()
         return Recovered(segments, epoch, problems, last.base_offset)
     region, size = last.region(), last.file_size()
     tail = (found.position, found.next_offset)

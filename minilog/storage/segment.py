@@ -581,7 +581,7 @@ class Segment:
 
     def sync(self) -> None:
         """Return when everything up to the present tail is on the disk."""
-        position = self.tail[0]
+        position = self._end_position()
         self.writable_file().sync()
         self.durable = max(position, self.durable)
         self._set_context()
@@ -589,6 +589,13 @@ class Segment:
     def sync_index(self) -> None:
         """Return when the index is on the disk, if there is one."""
         Index(self._place.directory, self.name, self.seed).sync()
+
+    def take_as_synced(self) -> None:
+        """Know that everything up to the present tail is on the disk."""
+        self.durable = self._end_position()
+
+    def _end_position(self) -> int:
+        return self.tail[0] + (f.SEAL_SIZE if self.is_sealed else 0)
 
     def follow(self) -> bool:
         """Take in what another process has appended since; True when the segment was sealed."""
@@ -638,7 +645,7 @@ class Segment:
 
     def is_dirty(self) -> bool:
         """Say whether there is something that was not synced."""
-        return self.durable < self.tail[0]
+        return self.durable < self._end_position()
 
     def reconfigure(self, config: TopicConfig) -> None:
         """Go on with other settings."""
