@@ -576,8 +576,11 @@ class Segment:
         self._limit = CLOSED
         self._region = None
         self._filled = 0
-        if file.size() > end:
+        size = file.size()
+        if size > end:
             file.trim(end)
+        elif size < end:  # nothing could be reserved, so the last frame lacks its padding
+            file.write(size, ZEROS[: end - size])
 
     def sync(self) -> None:
         """Return when everything up to the present tail is on the disk."""
