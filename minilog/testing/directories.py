@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Sequence
+from struct import Struct
+from struct import error as struct_error
 
 from minilog.errors import LockedError, StorageError
 from minilog.storage.files import UNFINISHED, File, FileRegion, Lock, Region, RegionWords
@@ -29,6 +31,8 @@ from minilog.testing.trace import (
     Operation,
     Recorder,
 )
+
+WORD = Struct("<Q")
 
 
 class BusError(BaseException):
@@ -79,7 +83,22 @@ class SimulatedRegion:
 
     def words(self) -> Sequence[int]:
         """Return the bytes as little-endian 64-bit numbers."""
-        return RegionWords(self)
+        return SimulatedWords(self, self._content)
+
+
+class SimulatedWords(RegionWords):
+    """The 64-bit numbers of a map, as they are at each look."""
+
+    def __init__(self, region: SimulatedRegion, content: bytearray) -> None:
+        super().__init__(region)
+        self._content = content
+
+    def __getitem__(self, number: int | slice) -> int:  # type: ignore[override]
+        try:
+            word: int = WORD.unpack_from(self._content, number * 8)[0]  # type: ignore[operator]
+        except struct_error:
+            return super().__getitem__(number)  # says what is wrong
+        return word
 
 
 class SimulatedFile:
