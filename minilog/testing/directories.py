@@ -6,14 +6,13 @@ that a real disk needs for them. This module refuses to know crashes.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections.abc import Sequence
 from struct import Struct
 from struct import error as struct_error
 
 from minilog.errors import LockedError, StorageError
-from minilog.storage.files import UNFINISHED, File, FileRegion, Lock, Region, RegionWords
+from minilog.storage.files import File, FileRegion, Lock, Region, RegionWords, replace_by_rename
 from minilog.testing.trace import (
     CREATE,
     MAKE,
@@ -257,14 +256,7 @@ class SimulatedDirectory:
 
     def replace(self, name: str, data: bytes) -> None:
         """Make ``name`` hold ``data``, durably, by the operations a real disk needs for it."""
-        unfinished = name + UNFINISHED
-        with contextlib.suppress(FileNotFoundError):
-            self.unlink(unfinished)
-        file = self.create(unfinished)
-        file.write(0, data)
-        file.sync()
-        self.rename(unfinished, name)
-        self.sync()
+        replace_by_rename(self, name, data)
 
     def rename(self, old: str, new: str) -> None:
         """Rename ``old`` to ``new``, which may lie in a directory below this one."""
