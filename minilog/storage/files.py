@@ -467,25 +467,6 @@ class DiskDirectory:
         return DiskLock(self, name)
 
 
-def replace_by_rename(directory: Directory, name: str, data: bytes) -> None:
-    """Make the file ``name`` hold ``data``, durably, by the operations that takes on a disk."""
-    unfinished = name + UNFINISHED
-    with contextlib.suppress(FileNotFoundError):
-        directory.unlink(unfinished)
-    file = directory.create(unfinished)
-    try:
-        file.write(0, data)
-        file.sync()
-    except BaseException:
-        file.close()
-        with contextlib.suppress(OSError):
-            directory.unlink(unfinished)
-        raise
-    file.close()
-    directory.rename(unfinished, name)
-    directory.sync()
-
-
 def sync_names(path: str) -> None:
     """Return when the names in a directory are on the disk."""
     try:

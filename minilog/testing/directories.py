@@ -16,6 +16,7 @@ from minilog.storage.files import File, FileRegion, Lock, Region, RegionWords, r
 from minilog.testing.trace import (
     CREATE,
     MAKE,
+    RECOVERED,
     REMOVE,
     RENAME,
     RESERVE,
@@ -24,7 +25,6 @@ from minilog.testing.trace import (
     SYNC_NAMES,
     TRIM,
     UNLINK,
-    VOUCH,
     WRITE,
     Edit,
     Operation,
@@ -318,9 +318,9 @@ class SimulatedLock:
         self.is_same_boot = recorder.is_same_boot
         recorder.is_locked = self._is_held = True
 
-    def vouch(self) -> None:
+    def recovered(self) -> None:
         """Say that what a power cut may have left was dealt with."""
-        self._recorder.record(Operation(VOUCH, self._path, ROOT))
+        self._recorder.record(Operation(RECOVERED, self._path, ROOT))
 
     def release(self) -> None:
         """Let the next writer in."""
