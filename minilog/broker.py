@@ -145,7 +145,7 @@ class Broker(Waiters):
             if not self._is_marked_clean and LEDGER in self._topics:
                 self._problems += self._ledger.recover()
             if is_complete:
-                self._lock.vouch()
+                self._lock.recovered()
         except BaseException:
             for topic in self._topics.values():
                 topic.abandon(_not_opened)
@@ -189,6 +189,11 @@ class Broker(Waiters):
     def _recover(self) -> bool:
         """Open every log after a crash, after a clean close only those that look changed; True
         when all of them could be."""
+        if not self._is_marked_clean:
+            # A process killed in the middle of a change may have left names in the cache alone.
+            self._home.directory.sync()
+            for topic in self._topics.values():
+                topic.directory.sync()
         is_complete = True
         for topic in self._topics.values():
             for partition in topic.partitions:
@@ -239,6 +244,7 @@ class Broker(Waiters):
         return topic
 
     def _make_topic(self, name: str, partitions: int, config: TopicConfig) -> Topic:
+        self.before_write()
         state = TopicState(name, random_id(), partitions, config, {})
         self._home.make_topic(state, self._clock)
         topic = Topic(self, self._home.topic_directory(name), state)

@@ -238,7 +238,7 @@ class DirectoryContract:
     def test_a_lock_that_was_released_can_be_taken_again(self, directory: Directory) -> None:
         first = directory.lock("lock")
         assert first.is_same_boot in (True, False)
-        first.vouch()
+        first.recovered()
         first.release()
         first.release()
         second = directory.lock("lock")

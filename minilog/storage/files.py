@@ -70,9 +70,9 @@ class File(Protocol):
 class Lock(Protocol):
     """A held lock on a directory."""
 
-    is_same_boot: bool  # the machine has run on since the last writer that vouched
+    is_same_boot: bool  # the machine has run on since the last writer that had recovered
 
-    def vouch(self) -> None: ...
+    def recovered(self) -> None: ...
     def release(self) -> None: ...
     def abandon(self) -> None: ...
 
@@ -509,23 +509,25 @@ class DiskLock:
         except BaseException:
             self.abandon()
             raise
-        self._boot = boot_id()
+        boot = boot_id()
         _, previous_boot = self._owner()
-        self.is_same_boot = bool(self._boot) and self._boot == previous_boot
+        self.is_same_boot = bool(boot) and boot == previous_boot
         try:
-            self._sign(previous_boot)
+            # Until all is recovered the boot stays the previous one: whoever comes after a
+            # recovery that was cut short has to look as closely.
+            self._note(previous_boot)
         except BaseException:
             self.abandon()
             raise
 
-    def _sign(self, boot: str) -> None:
+    def recovered(self) -> None:
+        """Note that nothing is left of what an earlier running of the machine may have cost."""
+        if not self.is_same_boot:
+            self._note(boot_id())
+
+    def _note(self, boot: str) -> None:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()} {boot}\n".encode(), 0)
-
-    def vouch(self) -> None:
-        """Say that what a power cut may have left was dealt with: who comes next in this boot
-        finds what was written in it. Before that a kill must not make it look so."""
-        self._sign(self._boot)
 
     def _owner(self) -> tuple[int, str]:
         words = os.pread(self._fd, 200, 0).decode("ascii", "replace").split()

@@ -47,8 +47,8 @@ class Opening(NamedTuple):
 
     ``mark`` is what a clean close left, None after a crash; ``same_boot`` says that the machine
     has run on since the last writer; ``is_write_through`` that every append will be synced;
-    ``now_ms`` stands for the time of the last append where a crash has left it unknown. What is
-    below ``start_offset`` was deleted.
+    ``now_ms`` stands for the time of the last append where a crash has left it unknown. What
+    is below ``start_offset`` was deleted.
     """
 
     is_writable: bool = True
@@ -80,21 +80,19 @@ class Log:
         self._superseded: list[int] = []
         bases = self._bases()
         if opening.is_writable:
-            bases = self._without_leftovers(bases, is_clean=opening.mark is not None)
+            bases = self._without_leftovers(bases, opening)
         segments = [Segment(self._place, base, config, 0) for base in bases]
-        if opening.is_writable and opening.mark is None:
-            segments = self._finish_drop(segments, opening.start_offset)
         if not segments:
             raise CorruptionError(
                 "the log's files are gone; restore them from a copy, or delete the topic",
                 path=directory.path,
             )
+        self._durable_base = segments[-1].base_offset
+        self._names_are_synced = True
         if opening.is_writable:
             segments = self._recover(segments, opening)
         else:
             self._open_live(segments, opening.mark)
-        self._durable_base = segments[-1].base_offset
-        self._names_are_synced = True
         self._view = (_by_base(segments), segments[-1])
         # The tail segment's own short paths, so that an append is one call downstairs.
         self.append_one = segments[-1].append_one
@@ -130,47 +128,41 @@ class Log:
         matches = map(SEGMENT_FILE.fullmatch, self.directory.names())
         return sorted(int(match[1]) for match in matches if match)
 
-    def _without_leftovers(self, bases: list[int], *, is_clean: bool) -> list[int]:
+    def _without_leftovers(self, bases: list[int], opening: Opening) -> list[int]:
         """Remove what a crash in a compaction left: a file half written, and after a crash
-        segments whose records another has that was put in their place."""
+        segments whose records another has that was put in their place.
+
+        And those that were dropped: a crash may bring back any of them, which is no gap.
+        """
         for name in filter(UNFINISHED_FILE.fullmatch, self.directory.names()):
             self.directory.unlink(name)
-        if is_clean:
+        if opening.mark is not None:
             return bases
         kept: list[int] = []
         due = 0
-        for base in bases:
+        for base, following in zip(bases, [*bases[1:], None]):
             segment = self._segment(base)
-            if base < due:
+            is_dropped = following is not None and following <= opening.start_offset
+            if base < due or is_dropped:
                 segment.remove()
                 continue
             kept.append(base)
-            is_last = base == bases[-1]
-            if not is_last and segment.is_of_compaction() and segment.load_seal():
+            if following is not None and segment.is_of_compaction() and segment.load_seal():
                 due = segment.next_offset
-        return kept
-
-    @staticmethod
-    def _finish_drop(segments: list[Segment], start_offset: int) -> list[Segment]:
-        """Remove the segments that were dropped before a crash, and return the others.
-
-        A crash may bring back any of them: what is left of them is no gap in the log.
-        """
-        kept = []
-        for segment, following in zip(segments, [*segments[1:], None]):
-            if following is None or following.base_offset > start_offset:
-                kept.append(segment)
-            else:
-                segment.remove()
         return kept
 
     def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
         mark, last = opening.mark, segments[-1]
         if mark is None:
-            segments, epoch, problems = resume_unclean(segments, self.directory, opening.same_boot)
+            segments, epoch, problems, durable_base = resume_unclean(
+                segments, self.directory, opening.same_boot
+            )
             self.problems = problems
             if not segments[-1].is_sealed:
                 segments[-1].last_append_ms = max(segments[-1].last_append_ms, opening.now_ms)
+            self._durable_base = durable_base
+            # What is there after a power cut is on the disk; after a kill it is known only here.
+            self._names_are_synced = not opening.same_boot
         else:
             epoch = mark.epoch
             if last.base_offset == mark.base_offset:

@@ -170,7 +170,7 @@ class MemoryLock:
 
     is_same_boot = False
 
-    def vouch(self) -> None:
+    def recovered(self) -> None:
         """Return at once."""
 
     def release(self) -> None:

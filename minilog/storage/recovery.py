@@ -93,23 +93,18 @@ def resume_unclean(segments: list[Segment], directory: Directory, same_boot: boo
     """
     problems: list[Problem] = []
     last = segments[-1]
-    first = len(segments) - 1
-    if same_boot or not _knows_all_before_synced(last):
-        unsynced = _first_unsynced(segments)
-        while first and segments[first].base_offset > unsynced:
-            first -= 1
-    # From here on this log counts as synced, so it has to be: names too. What a process that was
-    # killed has stored may be in the page cache alone.
-    directory.sync()
     if same_boot:
-        for segment in segments[first:-1]:
-            segment.writable_file().sync()
-        first = len(segments) - 1
-    for number in range(first, len(segments) - 1):
+        found = find_end(last, same_boot)
+        recovered = _finish(segments, found, problems)
+        durable_base = _durable_base(segments, found)
+        if durable_base < last.base_offset and not last.is_sealed:
+            last.durable = 0  # what says of itself that it is synced says so of all before it
+        return recovered._replace(durable_base=durable_base)
+    for number in range(_first_unsynced(segments), len(segments) - 1):
         segment = segments[number]
         found = find_end(segment, same_boot)
         if found.next_offset == segments[number + 1].base_offset:
-            problems += _finish_sealed(segment, found)
+            _finish_sealed(segment, found)
             continue
         if _is_synced_since(segments[number + 1 :]):
             continue  # damage before what is known to be synced: reading it will say so
@@ -124,6 +119,7 @@ class Recovered(NamedTuple):
     segments: list[Segment]
     epoch: int
     problems: list[Problem]
+    durable_base: int  # of the oldest segment that may not be on the disk
 
 
 def find_end(segment: Segment, same_boot: bool) -> Found:
@@ -163,7 +159,7 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
         last.finish_seal()
         last.accept_seal(found.position, found.seal, last.region())
         last.take_as_synced()
-        return Recovered(segments, epoch, problems)
+        return Recovered(segments, epoch, problems, last.base_offset)
     region, size = last.region(), last.file_size()
     tail = (found.position, found.next_offset)
     beyond = _frames_beyond(last, found)
@@ -175,22 +171,19 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
             "(nothing was dropped; what follows can)"
         )
         problems.append(Problem(last.path, found.position, found.next_offset, reason))
-        return Recovered(segments, epoch, problems)
+        return Recovered(segments, epoch, problems, last.base_offset)
     last.resume(tail, found.largest_timestamp, last.began_ms())
     last.reindex()
     if size > found.position:
         problems += _drop(last, found.position, found.next_offset, region)
     last.durable = found.position
-    return Recovered(segments, epoch, problems)
+    return Recovered(segments, epoch, problems, last.base_offset)
 
 
-def _finish_sealed(segment: Segment, found: Found) -> list[Problem]:
+def _finish_sealed(segment: Segment, found: Found) -> None:
     """Take a segment that another follows and that has all its records; its seal may be lost."""
-    problems = []
     segment.resume((found.position, found.next_offset), found.largest_timestamp, segment.began_ms())
     if found.seal is None:
-        reason = "the segment's seal was lost in a crash and is written again; no record was"
-        problems.append(Problem(segment.path, found.position, None, reason))
         segment.set_epoch(found.epoch)
         segment.seal()
     else:
@@ -199,7 +192,6 @@ def _finish_sealed(segment: Segment, found: Found) -> list[Problem]:
     segment.sync()
     segment.sync_index()
     segment.unmap()
-    return problems
 
 
 def _frames_beyond(segment: Segment, found: Found) -> list[tuple[int, int, int]]:
@@ -262,21 +254,31 @@ def _quarantine_segments(segments: Iterable[Segment], directory: Directory) -> l
     return problems
 
 
-def _first_unsynced(segments: list[Segment]) -> int:
-    """Return the base of the oldest segment that may not be on the disk.
+def _durable_base(segments: list[Segment], found: Found) -> int:
+    """Return the base of the oldest segment that may not be on the disk, after a process died."""
+    last = segments[-1]
+    if found.durable > f.HEADER_SIZE:
+        return last.base_offset
+    try:
+        return max(last.header().durable_base, segments[0].base_offset)
+    except CorruptionError:
+        return segments[0].base_offset
 
-    A segment that was just made may have lost its header; then the one before is asked.
-    """
-    for segment in reversed(segments):
-        try:
-            return segment.header().durable_base
-        except CorruptionError:
-            continue
+
+def _first_unsynced(segments: list[Segment]) -> int:
+    """Return the number of the first segment that a machine's crash may have cost something."""
+    unsynced = None
+    for number, segment in reversed(list(enumerate(segments))):
+        if unsynced is None:  # where all of a segment may be lost, ask the one before
+            unsynced = _unsynced_base(segment)
+        if unsynced is not None and segment.base_offset <= unsynced:
+            return number
     return 0
 
 
-def _knows_all_before_synced(segment: Segment) -> bool:
-    """Say whether a segment's header or one of its frames was written after such a sync."""
+def _unsynced_base(segment: Segment) -> int | None:
+    """Return the base of the oldest segment that was not known to be synced when this one was
+    written; None where nothing can be read that says so."""
     frames = scan.walk(
         segment.region(),
         f.HEADER_SIZE,
@@ -285,13 +287,13 @@ def _knows_all_before_synced(segment: Segment) -> bool:
         segment.seed,
     )
     if any(prefix.durable for _, prefix in frames):
-        return True
+        return segment.base_offset
     try:
-        return segment.header().durable_base == segment.base_offset
+        return segment.header().durable_base
     except CorruptionError:
-        return False
+        return None
 
 
 def _is_synced_since(segments: Iterable[Segment]) -> bool:
     """Say whether later segments know that those before them were synced."""
-    return any(map(_knows_all_before_synced, segments))
+    return any(_unsynced_base(segment) == segment.base_offset for segment in segments)

@@ -1,4 +1,4 @@
-"""What tests of event-driven code use: a clock that is turned by hand, disks that crash and fail.
+"""What tests of event-driven code use: a clock that is turned by hand, disks that fail and crash.
 
 This module refuses to know how anything is done; it hands out what the rest was built to take.
 """

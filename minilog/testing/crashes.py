@@ -20,9 +20,9 @@ from typing import NamedTuple
 from minilog.testing.trace import (
     CREATE,
     MAKE,
+    RECOVERED,
     SYNC,
     SYNC_NAMES,
-    VOUCH,
     WRITE,
     Image,
     Operation,
@@ -83,7 +83,7 @@ class Timeline:
             self._settle_file(operation.node)
         elif operation.kind is SYNC_NAMES:
             self._settle_names(operation.node)
-        elif operation.kind is VOUCH:
+        elif operation.kind is RECOVERED:
             self.is_same_boot = True
         else:
             if operation.kind is CREATE:

@@ -6,17 +6,17 @@ that a real disk needs for them. This module refuses to know crashes.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections.abc import Sequence
 from struct import Struct
 from struct import error as struct_error
 
 from minilog.errors import LockedError, StorageError
-from minilog.storage.files import UNFINISHED, File, FileRegion, Lock, Region, RegionWords
+from minilog.storage.files import File, FileRegion, Lock, Region, RegionWords, replace_by_rename
 from minilog.testing.trace import (
     CREATE,
     MAKE,
+    RECOVERED,
     REMOVE,
     RENAME,
     RESERVE,
@@ -25,7 +25,6 @@ from minilog.testing.trace import (
     SYNC_NAMES,
     TRIM,
     UNLINK,
-    VOUCH,
     WRITE,
     Edit,
     Operation,
@@ -257,14 +256,7 @@ class SimulatedDirectory:
 
     def replace(self, name: str, data: bytes) -> None:
         """Make ``name`` hold ``data``, durably, by the operations a real disk needs for it."""
-        unfinished = name + UNFINISHED
-        with contextlib.suppress(FileNotFoundError):
-            self.unlink(unfinished)
-        file = self.create(unfinished)
-        file.write(0, data)
-        file.sync()
-        self.rename(unfinished, name)
-        self.sync()
+        replace_by_rename(self, name, data)
 
     def rename(self, old: str, new: str) -> None:
         """Rename ``old`` to ``new``, which may lie in a directory below this one."""
@@ -326,9 +318,9 @@ class SimulatedLock:
         self.is_same_boot = recorder.is_same_boot
         recorder.is_locked = self._is_held = True
 
-    def vouch(self) -> None:
+    def recovered(self) -> None:
         """Say that what a power cut may have left was dealt with."""
-        self._recorder.record(Operation(VOUCH, self._path, ROOT))
+        self._recorder.record(Operation(RECOVERED, self._path, ROOT))
 
     def release(self) -> None:
         """Let the next writer in."""

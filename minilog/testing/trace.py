@@ -14,7 +14,7 @@ ROOT = 0
 WRITE, RESERVE, TRIM, SYNC = "write", "reserve", "trim", "sync"
 CREATE, MAKE, RENAME, UNLINK, REMOVE = "create", "make", "rename", "unlink", "remove"
 SYNC_NAMES = "sync names of"
-VOUCH = "vouch in"
+RECOVERED = "recovered in"
 
 
 class Edit(NamedTuple):
@@ -45,7 +45,7 @@ class Operation(NamedTuple):
     @property
     def is_change(self) -> bool:
         """Whether it changes a byte, a size or a name; a sync does not."""
-        return self.kind not in (SYNC, SYNC_NAMES, VOUCH)
+        return self.kind not in (SYNC, SYNC_NAMES, RECOVERED)
 
     @property
     def stop(self) -> int:
@@ -130,7 +130,7 @@ def grow(content: bytearray, size: int) -> None:
 class Recorder:
     """A disk's present contents, and every operation that brought it there.
 
-    ``is_same_boot`` says whether the machine has run on since the last writer that vouched,
+    ``is_same_boot`` says whether the machine has run on since the last writer that had recovered,
     ``can_reserve`` whether files can have space allocated ahead.
     """
 
@@ -154,7 +154,7 @@ class Recorder:
         kind = operation.kind
         if kind is WRITE or kind is RESERVE or kind is TRIM:
             store(self.files[operation.node], operation)
-        elif kind is VOUCH:
+        elif kind is RECOVERED:
             self.is_same_boot = True
         elif operation.edits:
             if kind is MAKE:

@@ -190,3 +190,26 @@ def test_an_index_full_of_garbage_is_made_anew(garbage: int) -> None:
         assert partition.end_offset == 150
         assert [partition.read(n)[0].offset for n in range(150)] == list(range(150))
     assert verify(crashed).ok, str(verify(crashed))
+
+
+@pytest.mark.parametrize("change", ["create", "add partitions"])
+def test_a_change_of_topics_that_a_kill_cut_off_is_synced_before_it_is_built_upon(
+    change: str,
+) -> None:
+    """Killed between a rename and the sync of its directory. The next process saw the topic or
+    partition, acknowledged a record in it with ``sync="always"``, and a power cut took it all."""
+    disk = SimulatedDisk()
+    broker = opened(disk)
+    broker.create_topic("other")
+    began = len(disk.operations)
+    if change == "create":
+        broker.create_topic("t", 2)
+    else:
+        broker.topic("other").add_partitions(2)
+    renames = [n for n, op in enumerate(disk.operations) if n >= began and op.kind == "rename"]
+    killed = disk.crash(CrashPlan(renames[-1] + 1, is_power_cut=False))
+    broker = opened(killed, "always")
+    name = "t" if change == "create" else "other"
+    broker.topic(name)[1].append(b"acknowledged")
+    with opened(killed.crash()) as broker:
+        assert [record.value for record in broker.topic(name)[1]] == [b"acknowledged"]
