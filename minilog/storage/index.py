@@ -145,7 +145,9 @@ class Index:
         while found:
             found -= 1
             entry, largest = words[found], times[2 * found]
-            if times[2 * found + 1] == self._check(largest, entry):
+            # Damage may have brought them out of order, and the search astray.
+            is_below = entry & 0xFFFFFFFF < position
+            if is_below and times[2 * found + 1] == self._check(largest, entry):
                 return entry >> 32, entry & 0xFFFFFFFF, largest
         return None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from images import Image, image_of, logs_of, write_image
+from images import Image, crashed_copy, image_of, logs_of, write_image
 
 import minilog
 from minilog import Broker, CorruptionError, Partition, Record, StorageError, verify
@@ -441,3 +441,33 @@ def test_iterating_stops_at_damage_with_an_error(sample: Sample) -> None:
         consumer = minilog.Consumer(broker, TOPIC)
         with pytest.raises(CorruptionError):
             list(consumer.drain())
+
+
+# ---------------------------------------------------------------- every bit, block and file
+
+
+def test_an_index_whose_entries_are_out_of_order_does_not_keep_recovery_for_ever(
+    tmp_path: Path,
+) -> None:
+    """The search for an entry below a position gave one above it, again and again."""
+    with Broker(tmp_path / "log", sync="never", maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic(TOPIC, index_interval_bytes=100)[0]
+        for number in range(40):
+            partition.append(b"%d" % number * 10)
+        expected = list(partition)
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=True)
+    index = crashed / TOPIC / "0" / "00000000000000000000.index"
+    data = bytearray(index.read_bytes())
+    count = len(data.rstrip(b"\0")) // 8
+    assert count > 10
+    for number in range(count):
+        changed = bytearray(data)
+        changed[number * 8 + 2] ^= 0x80  # a position far behind the end
+        index.write_bytes(changed)
+        signal.alarm(HANG_S)
+        with Broker(crashed) as broker:
+            assert list(broker.topic(TOPIC)[0]) == expected
+        signal.alarm(0)
+        shutil.rmtree(crashed)
+        crashed_copy(tmp_path / "log", crashed, power_cut=True)
+        index.write_bytes(data)
