@@ -20,7 +20,13 @@ from minilog.storage import format as f
 from minilog.storage.batch import Batch
 from minilog.storage.files import Directory, MapLimit
 from minilog.storage.reading import Tail, offset_at, read
-from minilog.storage.recovery import CleanMark, Problem, resume_clean, resume_unclean
+from minilog.storage.recovery import (
+    CleanMark,
+    Problem,
+    is_outdated,
+    resume_clean,
+    resume_unclean,
+)
 from minilog.storage.segment import Place, Segment, log_name
 from minilog.storage.singles import Budget
 
@@ -115,8 +121,10 @@ class Log:
 
     def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
         mark, last = opening.mark, segments[-1]
-        if mark is None:
-            segments, epoch, problems = resume_unclean(segments, self.directory, opening.same_boot)
+        if mark is None or is_outdated(mark, last):
+            segments, epoch, problems = resume_unclean(
+                segments, self.directory, opening.same_boot, mark
+            )
             self.problems = problems
         else:
             epoch = mark.epoch

@@ -63,29 +63,40 @@ class Found(NamedTuple):
     seal: f.Prefix | None
 
 
+def is_outdated(mark: CleanMark, last: Segment) -> bool:
+    """Say whether a log has more than it had when it was closed: then the mark is an older one,
+    or others have written, and only reading the log tells what."""
+    if last.base_offset != mark.base_offset:
+        return last.base_offset > mark.base_offset
+    if mark.is_sealed:
+        return False
+    size = last.file_size()
+    return size > mark.position != scan.last_used(last.region(), mark.position, size)
+
+
 def resume_clean(segment: Segment, mark: CleanMark) -> list[Problem]:
     """Open the last segment of a log that was closed; report what happened to it since."""
     size = segment.file_size()
     if mark.is_sealed and segment.load_seal() and segment.next_offset == mark.next_offset:
         return []
-    tail = (mark.position, mark.next_offset)
     if size < mark.position or mark.is_sealed:
         segment.freeze(size, mark.next_offset)
         reason = f"the file has {size} bytes; {mark.position} were there when it was closed"
         return [Problem(segment.path, size, None, reason)]
-    segment.resume(tail, mark.largest_timestamp, mark.last_append_ms)
+    segment.resume((mark.position, mark.next_offset), mark.largest_timestamp, mark.last_append_ms)
     segment.durable = mark.position
     segment.ensure_index()
-    if size == mark.position:
-        return []
-    return _drop(segment, mark.position, mark.next_offset, segment.region())
+    return []
 
 
-def resume_unclean(segments: list[Segment], directory: Directory, same_boot: bool) -> Recovered:
+def resume_unclean(
+    segments: list[Segment], directory: Directory, same_boot: bool, mark: CleanMark | None = None
+) -> Recovered:
     """Find the end of a log that was not closed, in the last of its segments or before.
 
     With ``same_boot`` only the process died, not the machine: all it stored is in the page
-    cache, and only the last segment can have a torn frame.
+    cache, and only the last segment can have a torn frame. ``mark`` is an earlier close's: what
+    it has was synced.
     """
     problems: list[Problem] = []
     last = segments[-1]
@@ -103,8 +114,8 @@ def resume_unclean(segments: list[Segment], directory: Directory, same_boot: boo
         if _is_synced_since(segments[number + 1 :]):
             continue  # damage before what is known to be synced: reading it will say so
         problems += _quarantine_segments(segments[number + 1 :], directory)
-        return _finish(segments[: number + 1], found, problems)
-    return _finish(segments, find_end(last, same_boot), problems)
+        return _finish(segments[: number + 1], found, problems, mark)
+    return _finish(segments, find_end(last, same_boot), problems, mark)
 
 
 class Recovered(NamedTuple):
@@ -136,7 +147,9 @@ def find_end(segment: Segment, same_boot: bool) -> Found:
     return Found(position, next_offset, largest, durable, epoch, seal)
 
 
-def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> Recovered:
+def _finish(
+    segments: list[Segment], found: Found, problems: list[Problem], mark: CleanMark | None
+) -> Recovered:
     """Make the last of the segments end where its whole frames do."""
     last = segments[-1]
     epoch = found.epoch
@@ -155,6 +168,9 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
     region, size = last.region(), last.file_size()
     tail = (found.position, found.next_offset)
     beyond = _frames_beyond(last, found)
+    if mark is not None and mark.base_offset == last.base_offset:
+        beyond.append((mark.position, mark.next_offset, mark.position))
+        beyond.sort()
     if any(durable > found.position for _, _, durable in beyond):
         position, next_offset, _ = beyond[-1]
         last.freeze(position, next_offset)

@@ -471,3 +471,26 @@ def test_an_index_whose_entries_are_out_of_order_does_not_keep_recovery_for_ever
         shutil.rmtree(crashed)
         crashed_copy(tmp_path / "log", crashed, power_cut=True)
         index.write_bytes(data)
+
+
+def test_the_mark_of_an_earlier_close_does_not_cost_what_came_after_it(tmp_path: Path) -> None:
+    """Whatever stood behind the place it marks was dropped to quarantine."""
+    path = tmp_path / "log"
+    settings: dict[str, int] = {"segment_bytes": 400}
+    with Broker(path) as broker:
+        broker.create_topic(TOPIC, **settings)[0].append(b"first")
+    marks = [(path / "clean.json").read_bytes()]
+    for number in range(12):
+        with Broker(path) as broker:
+            broker.topic(TOPIC)[0].append(b"%d" % number * 20)
+            expected = list(broker.topic(TOPIC)[0])
+        marks.append((path / "clean.json").read_bytes())
+    assert len(logs_of(path, TOPIC)) > 1
+    image = image_of(path)
+    for mark in marks:
+        for read_only in (True, False):
+            write_image(path, {**image, "clean.json": mark})
+            with Broker(path, read_only=read_only) as broker:
+                assert list(broker.topic(TOPIC)[0]) == expected
+                if not read_only:
+                    assert broker.topic(TOPIC)[0].append(b"more") == len(expected)
