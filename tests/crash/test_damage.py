@@ -494,3 +494,21 @@ def test_the_mark_of_an_earlier_close_does_not_cost_what_came_after_it(tmp_path:
                 assert list(broker.topic(TOPIC)[0]) == expected
                 if not read_only:
                     assert broker.topic(TOPIC)[0].append(b"more") == len(expected)
+
+
+def test_a_topic_with_the_settings_of_another_is_told_and_not_left_out(sample: Sample) -> None:
+    """It was passed over in silence, as a directory that is none of ours."""
+    with Broker(sample.path) as broker:
+        broker.create_topic("other")[0].append(b"x")
+    ours, others = (sample.path / name / "topic.json" for name in (TOPIC, "other"))
+    mine = ours.read_bytes()
+    ours.write_bytes(others.read_bytes())
+    others.write_bytes(mine)
+    assert not verify(sample.path).ok
+    for read_only in (True, False):
+        with Broker(sample.path, read_only=read_only) as broker:
+            for name in (TOPIC, "other"):
+                with pytest.raises(CorruptionError, match="restore its own") as caught:
+                    broker.topic(name)
+                assert caught.value.path == str(sample.path / name / "topic.json")
+            assert len(broker.recovery.problems) == 2
