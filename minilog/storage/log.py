@@ -24,6 +24,7 @@ from minilog.storage.recovery import (
     CleanMark,
     Problem,
     is_outdated,
+    look_behind_damage,
     resume_clean,
     resume_unclean,
 )
@@ -151,6 +152,7 @@ class Log:
             last.freeze(last.file_size(), mark.next_offset)
         else:
             last.skip_to_last_entry()
+            look_behind_damage(last)
 
     # ------------------------------------------------------------ where it begins and ends
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from minilog.errors import CorruptionError
+from minilog.records import LATEST_TIMESTAMP
 from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.files import ZEROS, Directory, Region
@@ -124,6 +125,19 @@ class Recovered(NamedTuple):
     segments: list[Segment]
     epoch: int
     problems: list[Problem]
+
+
+def look_behind_damage(segment: Segment) -> None:
+    """Have a live segment end behind damage that its walk has stopped at, where what follows
+    says that those bytes were synced: reading them is to raise, not to end there."""
+    segment.follow()
+    position, next_offset = segment.tail
+    found = Found(position, next_offset, segment.largest_timestamp, 0, 0, None)
+    beyond = [] if segment.is_sealed else _frames_beyond(segment, found)
+    if any(durable > position for _, _, durable in beyond):
+        segment.follow()  # its writer may have come so far meanwhile
+        if segment.tail[0] == position:
+            segment.resume(beyond[-1][:2], LATEST_TIMESTAMP, 0)
 
 
 def find_end(segment: Segment, same_boot: bool) -> Found:

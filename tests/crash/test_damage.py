@@ -512,3 +512,31 @@ def test_a_topic_with_the_settings_of_another_is_told_and_not_left_out(sample: S
                     broker.topic(name)
                 assert caught.value.path == str(sample.path / name / "topic.json")
             assert len(broker.recovery.problems) == 2
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"\0" * 60])
+def test_a_reader_of_a_log_that_was_not_closed_meets_damage_before_what_was_synced(
+    tmp_path: Path, damage: bytes
+) -> None:
+    """It took damage for the end, as of a log that is just being written."""
+    with Broker(tmp_path / "log", sync="never", maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic(TOPIC)[0]
+        for number in range(10):
+            partition.append(b"%d" % number * 10)
+        broker.flush()
+        partition.append(b"knows that those before are on the disk")
+        expected = list(partition)
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=False)
+    (log,) = logs_of(crashed, TOPIC)
+    data = log.read_bytes()
+    hit = data.index(b"5" * 10) - 36
+    log.write_bytes(data[:hit] + damage + data[hit + len(damage) :])
+    for read_only in (True, False):
+        with Broker(crashed, read_only=read_only) as broker:
+            records, errors = read_all(broker.topic(TOPIC)[0])
+            assert broker.topic(TOPIC)[0].end_offset == 11
+        (error,) = errors
+        lost = range(*lost_by(error))
+        assert (error.path, error.position, lost[0]) == (str(log), hit, 5)
+        assert len(lost) <= 2
+        assert records == [record for record in expected if record.offset not in lost]
