@@ -19,6 +19,7 @@ from images import Image, crashed_copy, image_of, logs_of, write_image
 import minilog
 from minilog import Broker, CorruptionError, Partition, Record, StorageError, verify
 from minilog.testing import ManualClock
+from tests.torture.damage import SAMPLES, block_changes, changes, check_share
 
 HANG_S = 20  # a guard, not a measure: what takes so long does not end
 TOPIC = "t"
@@ -444,6 +445,23 @@ def test_iterating_stops_at_damage_with_an_error(sample: Sample) -> None:
 
 
 # ---------------------------------------------------------------- every bit, block and file
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_small_log_damaged_in_any_way_is_right_or_says_so(sample: str) -> None:
+    """A share of all bits, lengths and blocks; ``tests/torture`` takes all of them."""
+    turn = SAMPLES.index(sample)
+    result = check_share("small", changes, lambda number: number % 499 == 7 * turn, sample)
+    assert result.case_count > 200
+    assert not result.failures, "\n\n".join(map(str, result.failures[:5]))
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_log_with_files_gone_and_blocks_moved_is_right_or_says_so(sample: str) -> None:
+    turn = SAMPLES.index(sample)
+    result = check_share("large", block_changes, lambda number: number % 5 == turn, sample)
+    assert result.case_count > 80
+    assert not result.failures, "\n\n".join(map(str, result.failures[:5]))
 
 
 def test_an_index_whose_entries_are_out_of_order_does_not_keep_recovery_for_ever(
