@@ -21,7 +21,14 @@ from minilog.storage import format as f
 from minilog.storage.batch import Batch
 from minilog.storage.files import UNFINISHED, Directory, MapLimit
 from minilog.storage.reading import Tail, count_from, offset_at, read
-from minilog.storage.recovery import CleanMark, Problem, resume_clean, resume_unclean
+from minilog.storage.recovery import (
+    CleanMark,
+    Problem,
+    is_outdated,
+    look_behind_damage,
+    resume_clean,
+    resume_unclean,
+)
 from minilog.storage.segment import Place, Segment, log_name
 from minilog.storage.singles import Budget
 
@@ -153,9 +160,9 @@ class Log:
 
     def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
         mark, last = opening.mark, segments[-1]
-        if mark is None:
+        if mark is None or is_outdated(mark, last):
             segments, epoch, problems, durable_base = resume_unclean(
-                segments, self.directory, opening.same_boot
+                segments, self.directory, opening.same_boot, mark
             )
             self.problems = problems
             if not segments[-1].is_sealed:
@@ -188,6 +195,7 @@ class Log:
             last.freeze(last.file_size(), mark.next_offset)
         else:
             last.skip_to_last_entry()
+            look_behind_damage(last)
 
     # ------------------------------------------------------------ where it begins and ends
 
