@@ -199,8 +199,9 @@ class Index:
         self._maps = self._looks = None
         self._count = 0
         for name in self._names:
-            with contextlib.suppress(FileNotFoundError):
-                self._directory.unlink(name)
+            if self._directory.stamp(name):  # asked first: a read may be asking on a full disk
+                with contextlib.suppress(FileNotFoundError):
+                    self._directory.unlink(name)
 
     def unmap(self) -> None:
         """Let go of the maps until the next use."""

@@ -215,6 +215,7 @@ def _finish_sealed(segment: Segment, found: Found) -> None:
     segment.resume((found.position, found.next_offset), found.largest_timestamp, segment.began_ms())
     if found.seal is None:
         segment.set_epoch(found.epoch)
+        segment.reindex()
         segment.seal()
     else:
         segment.finish_seal()

@@ -466,14 +466,22 @@ class Segment:
         if self.tail[0] != position:
             return
         if isinstance(error, OSError):
-            with contextlib.suppress(OSError):  # else the next append stores over it
-                self.region()[position : position + 8] = bytes(8)
+            self._wipe(position)
             return
         region = self.region()
         prefix = scan.prefix_at(region, position, len(region))
         is_ours = prefix is not None and prefix.offset == offset and not prefix.flags & f.SEAL
         if is_ours and prefix is not None and scan.is_whole(region, prefix, position, self.seed):
             self.tail = (position + f.aligned(prefix.size), prefix.next_offset)
+
+    def _wipe(self, position: int) -> None:
+        """Zero what a failed write has left behind the tail (I5); a shorter frame would not cover
+        it. Where that fails too, it is told as torn when the log is opened after a crash."""
+        with contextlib.suppress(OSError):
+            region = self.region()
+            used = scan.last_used(region, position, len(region))
+            if used > position:
+                region[position:used] = bytes(used - position)
 
     def has_room(self, size: int) -> bool:
         """Say whether a frame of ``size`` bytes belongs here; a lone one always does."""
@@ -545,11 +553,15 @@ class Segment:
         count = next_offset - self.base_offset
         seal = f.Seal(next_offset, self.largest_timestamp, self.last_append_ms, count)
         frame = f.encode_seal(seal, self._epoch, self.durable, self.seed, position)
-        self.region()[position:end] = frame
-        self._give_back(end)
-        if self._index is not None:
-            self._index.cut_behind(position - 1)  # an append that was interrupted left its entry
-            self._index.trim()
+        try:
+            self.region()[position:end] = frame
+            self._give_back(end)
+            if self._index is not None:
+                self._index.cut_behind(position - 1)  # an interrupted append left its entry
+                self._index.trim()
+        except OSError:
+            self._wipe(position)
+            raise
         self._sealed_count = count
         self.is_sealed = True
 
