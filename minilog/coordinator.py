@@ -90,6 +90,7 @@ class Share(NamedTuple):
     """What a member has, and what of it it must give up."""
 
     partitions: dict[TopicPartition, Partition]
+    terms: dict[TopicPartition, int]  # another number when it was another's in between
     revoked: list[TopicPartition]
 
 
@@ -105,6 +106,7 @@ class Coordinator(Waiters):
         self._partitions: dict[TopicPartition, Partition] = {}
         self._owners: dict[TopicPartition, Member] = {}
         self._targets: dict[TopicPartition, Member] = {}
+        self._terms: dict[TopicPartition, int] = {}  # how often each has got another owner
         self._pins: dict[Place, int] = {}  # where those begin who begin at the end
         self._dropped: deque[Member] = deque()  # whose consumers nobody refers to any more
         self._ticket = 0  # changes with what an assignor is asked
@@ -230,6 +232,7 @@ class Coordinator(Waiters):
         owner, target = self._owners.get(tp), self._targets.get(tp)
         if owner is target or (owner is not None and tp in owner.held):
             return
+        self._terms[tp] = self._terms.get(tp, 0) + 1
         if target is None:
             del self._owners[tp]
         else:
@@ -344,12 +347,13 @@ class Coordinator(Waiters):
             if member.is_out:
                 return None
             own = {tp: self._partitions[tp] for tp, o in self._owners.items() if o is member}
+            terms = {tp: self._terms[tp] for tp in own}
             revoked = [tp for tp in member.held if self._targets.get(tp) is not member]
             revoked = sorted(member.gone.union(revoked))
             if is_told:
                 member.held = set(own)
                 member.seen_version = self.version
-            return Share(own, revoked)
+            return Share(own, terms, revoked)
 
     def release(self, member: Member, revoked: list[TopicPartition]) -> None:
         """Take partitions from a member that gives them up, and hand them on."""

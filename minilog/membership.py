@@ -156,7 +156,7 @@ class Membership:
                 with self._lock:
                     share = self.coordinator.share(self.member, is_told=True)
                     if share is not None and not share.revoked:
-                        return self._places.replace(share.partitions, self.place_for())
+                        return self._places.replace(share.partitions, self.place_for(), share.terms)
         return []
 
     def _give_up(self, revoked: list[TopicPartition]) -> None:
@@ -183,7 +183,7 @@ class Membership:
         share = self.coordinator.share(self.member)
         if share is None:
             return []  # the next poll says it
-        return self._places.replace(share.partitions, self.place_for())
+        return self._places.replace(share.partitions, self.place_for(), share.terms)
 
     def place_for(self) -> Callable[[TopicPartition, Partition], Place]:
         """Return what makes a place for a partition: at what was committed, if anything was."""
