@@ -118,10 +118,14 @@ class Coordinator(Waiters):
 
     # ------------------------------------------------------------ joining and leaving
 
-    def join(self, member: Member, member_id: str | None) -> None:
-        """Take a member in, or take what it subscribes to now; it has its share at once."""
+    def join(self, member: Member, member_id: str | None) -> bool:
+        """Take a member in, or take what it subscribes to now; it has its share at once.
+
+        Say whether it was out: whatever it had before, it has lost.
+        """
         with self._lock:
             self._reap()
+            self.check_in(member)
             self._look_at_topics()  # before it is in: partitions that came are late for others
             for other in self._members.values():
                 if other is not member and other.assignor != member.assignor:
@@ -129,6 +133,7 @@ class Coordinator(Waiters):
                         f"group {self.name!r} shares by {other.assignor!r}, this consumer asks for "
                         f"{member.assignor!r}; all members of a group must ask for the same"
                     )
+            was_out = member.is_out
             self._enter(member, member_id)
         try:
             self.settle()
@@ -136,6 +141,7 @@ class Coordinator(Waiters):
             with self._lock:
                 self._remove(member)
             raise
+        return was_out
 
     def _enter(self, member: Member, member_id: str | None) -> None:
         if member.is_out:

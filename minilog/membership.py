@@ -51,6 +51,7 @@ class Membership:
         self._callbacks: Callbacks = {}
         self._is_joined = False  # else its partitions are assigned by hand, or it has none
         self._is_following = False
+        self._lost: list[TopicPartition] = []  # of which the callback is still to hear
         self.member = Member(assignor, max_poll_interval_ms, is_latest=places.begins_at_end)
 
     # ------------------------------------------------------------ in and out
@@ -62,10 +63,12 @@ class Membership:
         before = (self.member.names, self.member.pattern)
         self.member.names, self.member.pattern = names, pattern
         try:
-            self.coordinator.join(self.member, self._member_id)
+            was_out = self.coordinator.join(self.member, self._member_id)
         except BaseException:
             self.member.names, self.member.pattern = before
             raise
+        if was_out and self._is_joined:
+            self._lost += sorted(self._places.clear())  # the next poll tells it
         self._callbacks = callbacks
         self._is_joined = True
 
@@ -84,6 +87,7 @@ class Membership:
         """Commit what is done and tell the callback what goes."""
         if commits:
             self.commit_done()
+        self._tell_lost()
         self._call_back("on_lost" if self._is_out() else "on_revoked", gone)
 
     def _is_out(self) -> bool:
@@ -146,8 +150,9 @@ class Membership:
             share = self.coordinator.share(self.member)
             if share is None:
                 with self._lock:
-                    lost = sorted(self._places.clear())
-                self._call_back("on_lost", lost)
+                    self._lost += sorted(self._places.clear())
+            self._tell_lost()
+            if share is None:
                 if self._is_joined:
                     self.coordinator.join(self.member, self._member_id)
             elif share.revoked:
@@ -166,6 +171,10 @@ class Membership:
             self._call_back("on_revoked", read)
         finally:
             self.coordinator.release(self.member, revoked)
+
+    def _tell_lost(self) -> None:
+        lost, self._lost = self._lost, []
+        self._call_back("on_lost", lost)
 
     def _call_back(self, name: str, tps: list[TopicPartition]) -> None:
         """Run a callback; who has none for what was lost is told that it was revoked, as Kafka's

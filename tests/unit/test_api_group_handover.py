@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from members import GROUP, Diary, filled, partitions
 
-from minilog import Broker, Consumer
+from minilog import Broker, Consumer, UnknownMemberError
 from minilog.testing import ManualClock
 
 
@@ -53,3 +53,49 @@ def test_what_another_read_between_two_polls_is_not_delivered_again(broker: Brok
     kept = {0, 1} - taken
     assert {partition for partition, _ in offsets_of(first)} == kept
     assert offsets_of(first) == []
+
+
+def test_a_member_that_subscribes_anew_while_it_is_out_learns_that_it_lost(
+    broker: Broker, clock: ManualClock, diary: Diary
+) -> None:
+    """Subscribing took it in again, and nobody ever told it what it had lost."""
+    filled(broker, "a", 3)
+    first = diary.subscribe(member(broker, max_poll_interval_ms=100), "first", ["a"])
+    assert len(first.poll()) == 3
+    clock.advance(200)
+    second = member(broker, "a")
+    assert len(second.poll()) == 3
+    diary.subscribe(first, "first", ["a"])
+    assert diary.told("first", "lost") == set()
+    first.poll()
+    assert diary.told("first", "lost") == partitions("a", 0)
+    assert diary.told("first", "revoked") == set()
+    assert second.assignment() == set(partitions("a", 0))
+
+
+def test_a_member_that_subscribes_anew_while_it_is_out_and_closes_learns_that_it_lost(
+    broker: Broker, clock: ManualClock, diary: Diary
+) -> None:
+    filled(broker, "a", 3)
+    first = diary.subscribe(member(broker, max_poll_interval_ms=100), "first", ["a"])
+    assert len(first.poll()) == 3
+    clock.advance(200)
+    member(broker, "a").close()
+    diary.subscribe(first, "first", ["a"])
+    first.close()
+    assert diary.told("first", "lost") == partitions("a", 0)
+    assert broker.groups.get(GROUP) is None
+
+
+def test_a_member_whose_name_was_taken_does_not_take_it_back_by_subscribing(
+    broker: Broker,
+) -> None:
+    """It fenced the one that had fenced it, and was still refused itself: nobody read."""
+    filled(broker, "a", 3)
+    first = member(broker, "a", member_id="worker")
+    first.poll()
+    second = member(broker, "a", member_id="worker")
+    with pytest.raises(UnknownMemberError):
+        first.subscribe(["a"])
+    assert len(second.poll()) == 3
+    assert dict(broker.groups[GROUP].members) == {"worker": frozenset(partitions("a", 0))}
