@@ -153,6 +153,9 @@ class Coordinator(Waiters):
                 for tp, owner in self._owners.items():
                     if owner is before:
                         self._owners[tp] = self._targets[tp] = member
+                for tp, target in self._targets.items():
+                    if target is before:
+                        self._targets[tp] = member
             member.is_out = False
             self.touch(member)
             self._members[member.id] = member
@@ -192,6 +195,8 @@ class Coordinator(Waiters):
         if self._members.get(member.id) is member:
             del self._members[member.id]
         self._owners = {tp: owner for tp, owner in self._owners.items() if owner is not member}
+        # Nor is anything to be handed to it that somebody else gives up before the next sharing.
+        self._targets = {tp: target for tp, target in self._targets.items() if target is not member}
         self._change()
 
     def _change(self) -> None:
@@ -389,7 +394,7 @@ class Coordinator(Waiters):
     def _pin(self, names: frozenset[str], *, is_first: bool) -> None:
         """Note where the partitions end, or, of those that came later, where they start."""
         known = {place.topic_id for place in self._pins}
-        for name in names:
+        for name in sorted(names):
             topic = self._broker.topic(name)
             is_later = not is_first or topic.id.bytes in known
             for partition in topic:

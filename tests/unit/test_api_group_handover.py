@@ -6,13 +6,14 @@ Knows only the public face.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from members import GROUP, Diary, filled, partitions
 
-from minilog import Broker, Consumer, UnknownMemberError
+from minilog import Broker, Consumer, TopicPartition, UnknownMemberError
 from minilog.testing import ManualClock
 
 
@@ -99,3 +100,26 @@ def test_a_member_whose_name_was_taken_does_not_take_it_back_by_subscribing(
         first.subscribe(["a"])
     assert len(second.poll()) == 3
     assert dict(broker.groups[GROUP].members) == {"worker": frozenset(partitions("a", 0))}
+
+
+def test_a_partition_given_up_for_one_that_has_gone_meanwhile_goes_to_somebody_else(
+    broker: Broker,
+) -> None:
+    """It was handed to the one that had gone, and from then on every call of the group failed."""
+    filled(broker, "a", 3, 3)
+    others: list[Consumer] = []
+
+    def give_up(tps: list[TopicPartition]) -> None:
+        others.clear()  # its consumer is no more
+        gc.collect()
+        first.commit()  # by which the group learns it
+
+    first = member(broker)
+    first.subscribe(["a"], on_revoked=give_up)
+    assert len(first.poll()) == 6
+    others.append(member(broker, "a"))
+    first.poll()
+    assert others == []
+    first.poll()
+    assert first.assignment() == set(partitions("a", 0, 1))
+    assert len(broker.groups[GROUP].members) == 1
