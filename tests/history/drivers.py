@@ -16,9 +16,11 @@ from tests.history.scheduler import FILE, LINE, LOCK, STEP, Scheduler, scheduled
 from tests.history.workload import Workload
 
 # How likely an actor is interrupted: between its steps, at a lock, in a file, at a line.
-BY_STEPS = {STEP: 1.0}
-BY_LOCKS = {STEP: 0.5, LOCK: 0.1, FILE: 0.02}
-BY_LINES = {STEP: 0.2, LOCK: 0.02, FILE: 0.01, LINE: 0.003}
+CHANCES = {
+    "steps": {STEP: 1.0},
+    "locks": {STEP: 0.5, LOCK: 0.1, FILE: 0.02},
+    "lines": {STEP: 0.2, LOCK: 0.02, FILE: 0.01, LINE: 0.003},
+}
 STEPS_EACH = 12
 PATIENCE_S = 120
 

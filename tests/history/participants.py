@@ -191,8 +191,12 @@ class Members:
 
     def _lose(self, operation: Lost) -> None:
         member = self._members[operation.who]
+        group = member.join.group
         for tp in operation.tps:
-            member.done.pop(tp, None)  # whoever has lost it commits nothing any more
+            done = member.done.pop(tp, None)  # whoever has lost it commits nothing any more
+            if done is not None and group is not None and member.join.name is not None:
+                # But it may have, in the poll in which another took its name.
+                self._offsets.write(group, tp, member.last_end, operation.end, done, is_sure=False)
             member.maybe_done.pop(tp, None)
             member.unfinished.pop(tp, None)
             member.astray.pop(tp, None)
