@@ -193,11 +193,13 @@ class Members:
         member = self._members[operation.who]
         group = member.join.group
         for tp in operation.tps:
-            done = member.done.pop(tp, None)  # whoever has lost it commits nothing any more
-            if done is not None and group is not None and member.join.name is not None:
-                # But it may have, in the poll in which another took its name.
-                self._offsets.write(group, tp, member.last_end, operation.end, done, is_sure=False)
-            member.maybe_done.pop(tp, None)
+            # Whoever has lost it commits nothing any more.
+            done = [*member.maybe_done.pop(tp, ()), member.done.pop(tp, None)]
+            if group is not None and member.join.name is not None:
+                for offset in done:  # but it may have, in the poll in which its name was taken
+                    if offset is not None:
+                        begin, end = member.last_end, operation.end
+                        self._offsets.write(group, tp, begin, end, offset, is_sure=False)
             member.unfinished.pop(tp, None)
             member.astray.pop(tp, None)
             self._give_up(member, tp)
