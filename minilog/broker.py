@@ -330,7 +330,8 @@ class Broker(Waiters):
             self._find_topics()
 
     def _unknown(self, name: object) -> UnknownTopicError:
-        hint = nearest(str(name), self._topics) if self._topics else "; there are none yet"
+        there = {other: None for other in self._topics if self._find(other) is not None}
+        hint = nearest(str(name), there) if there else "; there are none yet"
         return UnknownTopicError(f"no topic {name!r}{hint}")
 
     def _look_again(self) -> None:
@@ -358,9 +359,7 @@ class Broker(Waiters):
         self.check_writable()
         if name not in self.group_names():
             raise GroupError(f"no group {name!r}{nearest(name, dict.fromkeys(self.group_names()))}")
-        self.coordinator(name).forget()
-        with self._guard:
-            self._coordinators.pop(name, None)
+        self.coordinator(name).forget()  # it stays: consumers may hold it, and a group has one
 
     def group_names(self) -> list[str]:
         """Return the groups that have committed or have members, sorted."""
