@@ -324,7 +324,8 @@ class Broker(Waiters):
             self._find_topics()
 
     def _unknown(self, name: object) -> UnknownTopicError:
-        hint = nearest(str(name), self._topics) if self._topics else "; there are none yet"
+        there = {other: None for other in self._topics if self._find(other) is not None}
+        hint = nearest(str(name), there) if there else "; there are none yet"
         return UnknownTopicError(f"no topic {name!r}{hint}")
 
     def _look_again(self) -> None:

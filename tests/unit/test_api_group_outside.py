@@ -112,6 +112,18 @@ def test_what_minilog_keeps_for_itself_shows_nowhere(broker: Broker, group: Any)
     assert set(sharing.subscription()) == {"a", "b"}
 
 
+@pytest.mark.parametrize("name", ["nope", "__ledge", "__ledger", ""])
+def test_what_minilog_keeps_for_itself_is_no_hint_in_an_error(broker: Broker, name: str) -> None:
+    with Consumer(broker, re.compile("a"), group=GROUP) as consumer:
+        filled(broker, "a", 1)
+        consumer.poll()
+    for use in (broker.topic, broker.delete_topic, lambda name: Consumer(broker, name)):
+        with pytest.raises(UnknownTopicError) as caught:
+            use(name)
+        assert "__" not in str(caught.value).replace(repr(name), "")
+    assert broker.groups[GROUP].committed() == {A0: 1}
+
+
 def test_groups_of_a_closed_broker_are_a_closed_error(broker: Broker, group: Any) -> None:
     broker.close()
     for use in (lambda: broker.groups, lambda: list(broker.groups), group.committed, group.lag):
@@ -240,7 +252,7 @@ def test_a_reset_to_what_cannot_be_changes_nothing(broker: Broker, group: Any, t
 def test_a_reset_of_an_unknown_topic_changes_nothing(broker: Broker, group: Any) -> None:
     with pytest.raises(UnknownTopicError):
         group.reset(["a", "nope"], to="earliest")
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError, UnknownTopicError)):
         group.reset([5], to="earliest")
     assert group.committed() == {A0: 4, A1: 5, B0: 1}
     assert group.reset([], to="earliest") == {}
