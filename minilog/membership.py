@@ -210,18 +210,20 @@ class Membership:
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit these; CommitError where one is not this member's."""
         with self._lock:
-            member = self.member if self._is_joined else None
-            if member is None:
+            if not self._is_joined:
                 for tp in offsets:
                     _ = self._places[tp]  # NotAssignedError
-            self.coordinator.commit(member, offsets)
-            self._places.note_committed(offsets)
+            committed = self.coordinator.commit(self._commit_of(offsets))
+            self._places.note_committed(committed)
+
+    def _commit_of(self, offsets: Mapping[TopicPartition, int]) -> Commit:
+        member = self.member if self._is_joined else None
+        return Commit(member, offsets, self._places.partitions())
 
     def hand_over_commits(self) -> tuple[str, Commit]:
         """Have transactions commit from now on; return what the next one is to commit."""
         self._auto_commit = False
-        member = self.member if self._is_joined else None
-        return self.coordinator.name, Commit(member, self._places.delivered())
+        return self.coordinator.name, self._commit_of(self._places.delivered())
 
     def commit_done(self) -> None:
         """Commit what is done, if that is wanted; what is not this member's any more is left out:
@@ -230,10 +232,6 @@ class Membership:
             return
         with self._lock:
             offsets = self._places.uncommitted()
-            if offsets and self._is_joined:
-                owned = self.coordinator.still_owned(self.member, offsets)
-                offsets = {tp: offset for tp, offset in offsets.items() if tp in owned}
             if offsets:
-                member = self.member if self._is_joined else None
-                self.coordinator.commit(member, offsets)
-                self._places.note_committed(offsets)
+                commit = self._commit_of(offsets)
+                self._places.note_committed(self.coordinator.commit(commit, leaves_out=True))

@@ -100,6 +100,10 @@ class Places:
         """Return the places with their names."""
         return list(self._places.items())
 
+    def partitions(self) -> dict[TopicPartition, Partition]:
+        """Return what is read."""
+        return {tp: place.partition for tp, place in self._places.items()}
+
     def running(self) -> list[tuple[TopicPartition, Place]]:
         """Return those that are not paused."""
         return [
