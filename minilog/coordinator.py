@@ -418,7 +418,7 @@ class Coordinator(Waiters):
             for tp, offset in commit.offsets.items():
                 try:
                     offsets.append((tp, self._place_to_commit(commit, tp), offset))
-                except CommitError:
+                except (CommitError, UnknownMemberError):
                     if not leaves_out:
                         raise
             yield offsets
