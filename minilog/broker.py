@@ -353,9 +353,7 @@ class Broker(Waiters):
         self.check_writable()
         if name not in self.group_names():
             raise GroupError(f"no group {name!r}{nearest(name, dict.fromkeys(self.group_names()))}")
-        self.coordinator(name).forget()
-        with self._guard:
-            self._coordinators.pop(name, None)
+        self.coordinator(name).forget()  # it stays: consumers may hold it, and a group has one
 
     def group_names(self) -> list[str]:
         """Return the groups that have committed or have members, sorted."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from members import GROUP, filled, offsets, partitions, settle
+from members import GROUP, assert_shared, filled, offsets, partitions, read_all, settle
 
 from minilog import (
     Broker,
@@ -280,6 +280,16 @@ def test_a_deleted_group_begins_anew(broker: Broker, group: Any) -> None:
         assert consumer.committed(A0) is None
         assert offsets(consumer.poll()) == list(range(10))
     assert broker.groups["kept"].committed() == {A0: 8}
+
+
+def test_a_group_made_again_after_its_deletion_is_one_group(broker: Broker, group: Any) -> None:
+    """A consumer made before the deletion and one made after it are members of the same group."""
+    before = Consumer(broker, group=GROUP)
+    broker.delete_group(GROUP)
+    before.subscribe(["a"])
+    after = Consumer(broker, "a", group=GROUP)
+    read_all(before, after)
+    assert_shared(broker, before, after)
 
 
 def test_a_group_with_members_is_not_deleted(broker: Broker, group: Any) -> None:
