@@ -378,12 +378,14 @@ class Coordinator(Waiters):
 
     def _pin(self, names: frozenset[str], *, is_first: bool) -> None:
         """Note where the partitions end, or, of those that came later, where they start."""
+        known = {place.topic_id for place in self._pins}
         for name in names:
             topic = self._broker.topic(name)
+            is_later = not is_first or topic.id.bytes in known
             for partition in topic:
                 place = Place(topic.id.bytes, partition.index)
                 if place not in self._pins:
-                    end = partition.end_offset if is_first else partition.start_offset
+                    end = partition.start_offset if is_later else partition.end_offset
                     self._pins[place] = end
 
     def place_of(self, tp: TopicPartition) -> Place:
