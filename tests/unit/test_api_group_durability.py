@@ -162,10 +162,15 @@ def test_a_topic_made_again_starts_clean_after_a_reopening_too(tmp_path: Path) -
 def test_what_was_committed_last_counts_after_thousands_of_commits(tmp_path: Path) -> None:
     with Broker(tmp_path / "log") as broker:
         filled(broker, "a", 100)
-        with member(broker, auto_commit=False) as consumer:
+        with (
+            Broker(tmp_path / "log", read_only=True) as reader,
+            member(broker, auto_commit=False) as consumer,
+        ):
             consumer.poll()
             for number in range(20_000):
                 consumer.commit({A0: number % 101})
+                if number % 1999 == 0:
+                    assert reader.groups[GROUP].committed() == {A0: number % 101}
     with Broker(tmp_path / "log") as broker:
         assert broker.groups[GROUP].committed() == {A0: 19_999 % 101}
         assert broker.recovery.ok, broker.recovery
