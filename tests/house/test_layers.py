@@ -29,6 +29,9 @@ ATTIC = {  # speaks to people, by the public names
     "minilog.cli",
     "minilog.cli_arguments",
     "minilog.cli_groups",
+    "minilog.recipes.event_sourcing",
+    "minilog.recipes.retrying",
+    "minilog.recipes.transforming",
     "minilog.tour",
 }
 
