@@ -98,7 +98,8 @@ class Group:
         a commit. ``dry_run`` commits nothing. GroupError while it has members.
         """
         target = _target(to)
-        self._broker.check_writable()
+        if not dry_run:
+            self._broker.check_writable()
         members = self.members
         if members and not dry_run:
             raise GroupError(
