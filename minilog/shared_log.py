@@ -354,7 +354,7 @@ class SharedLog(Waiters):
             if min_dirty_ratio is None:
                 self._roll_if(now_ms, lambda log: log.has_records_in_tail)
             log = self._opened()
-            rules = self._compaction_rules(compaction.Rules, log, now_ms)
+            rules = self._compaction_rules(log, now_ms)
             if min_dirty_ratio is not None and not compaction.is_due(log, rules, min_dirty_ratio):
                 return compaction.Compacted()
             with self._lock:
@@ -380,9 +380,11 @@ class SharedLog(Waiters):
             finally:
                 self._progress = None
 
-    def _compaction_rules(self, kind: type[Rules], log: Log, now_ms: int) -> Rules:
+    def _compaction_rules(self, log: Log, now_ms: int) -> Rules:
+        from minilog.storage import compaction
+
         config = self._host.config
-        return kind(
+        return compaction.Rules(
             limit=min(self._settled(log), log.end().base_offset),
             lowest=self._start,
             now_ms=now_ms,
@@ -391,6 +393,7 @@ class SharedLog(Waiters):
             segment_bytes=config.segment_bytes,
             index_interval_bytes=config.index_interval_bytes,
             compression=config.compression,
+            key_budget_bytes=compaction.KEY_BUDGET_BYTES,
             is_void=lambda make: make.is_control or self._host.is_aborted(make.transaction),
         )
 

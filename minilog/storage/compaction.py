@@ -58,9 +58,9 @@ class Rules(NamedTuple):
     min_compaction_lag_ms: int
     segment_bytes: int
     index_interval_bytes: int
-    compression: str = "none"
+    compression: str
+    key_budget_bytes: int
     is_void: Callable[[Make], bool] = never
-    key_budget_bytes: int = KEY_BUDGET_BYTES
 
 
 class Host(NamedTuple):
@@ -134,9 +134,9 @@ def compact(log: Log, rules: Rules, host: Host) -> Compacted:
     result = Compacted(*_sums(before))
     if not before:
         return result
-    end = before[-1].next_offset
+    end, fresh = before[-1].next_offset, first_dirty(before)
     while True:
-        keys = _Pass(log, rules, host).run()
+        keys = _Pass(log, rules, host, fresh).run()
         if keys.end >= end:
             break
     records, size, count = _sums(
@@ -151,11 +151,19 @@ def _sums(segments: list[Segment]) -> tuple[int, int, int, int, int, int]:
     return records, records, size, size, len(segments), len(segments)
 
 
+def has_tombstones(records: Columns) -> bool:
+    """Say whether any of the records deletes its key."""
+    if None not in records.values:
+        return False
+    return any(key is not None for key, value in zip(records.keys, records.values) if value is None)
+
+
 class _Pass:
     """One map of keys, and the segments rewritten by it."""
 
-    def __init__(self, log: Log, rules: Rules, host: Host) -> None:
+    def __init__(self, log: Log, rules: Rules, host: Host, fresh: int) -> None:
         self._log = log
+        self._fresh = fresh  # from here on no tombstone was seen before this compaction
         self._rules = rules
         self._host = host
         self._now_ms = rules.now_ms
@@ -278,28 +286,27 @@ class _Pass:
     def _tombstones(self, run: Run, records: Columns, keys: Keys) -> tuple[Columns, int]:
         """Return the records without tombstones that have had their time, and since when those
         that stay are known."""
-        if None not in records.values:
+        if not has_tombstones(records):
             return records, NOT_SEEN
         since = run.tombstones_since
         if since == NOT_SEEN:
             return records, self._now_ms if run.next_offset <= keys.end else NOT_SEEN
-        if self._now_ms - since < self._rules.delete_retention_ms:
-            return records, since
-        pairs = zip(records.keys, records.values)
-        records = records.where([key is None or value is not None for key, value in pairs])
-        return records, NOT_SEEN
+        if self._now_ms - since >= self._rules.delete_retention_ms:
+            rows = zip(records.keys, records.values, records.offsets)
+            fresh = self._fresh
+            records = records.where(
+                [key is None or value is not None or at >= fresh for key, value, at in rows]
+            )
+        return records, since if has_tombstones(records) else NOT_SEEN
 
     def _replace(self, writing: Rewriting, sources: list[Segment], keys: Keys) -> None:
         log, host = self._log, self._host
         end = sources[-1].next_offset
-        header = (
-            sources[0]
-            .header()
-            ._replace(
-                epoch=max(source.header().epoch for source in sources),
-                durable_base=sources[0].base_offset,
-                cleaned_to=min(keys.end, end),
-            )
+        headers = [source.read_header() for source in sources]
+        header = headers[0]._replace(
+            epoch=max(each.epoch for each in headers),
+            durable_base=sources[0].base_offset,
+            cleaned_to=min(keys.end, end),
         )
         cleaned = writing.finish(header, end, max(source.last_append_ms for source in sources))
         host.step(0)
@@ -316,7 +323,6 @@ class _Pass:
             writing.discard()
             return
         log.forget_superseded()
-        with contextlib.suppress(OSError):  # without it, one is made from the log when it is read
-            writing.write_index()
+        writing.write_index()
         if not log.has_all([cleaned]):
             cleaned.forget_index(unlink=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,7 @@ from minilog.records import LATEST_TIMESTAMP, Rows
 from minilog.storage import format as f
 from minilog.storage.batch import Batch
 from minilog.storage.files import UNFINISHED, Directory, MapLimit
+from minilog.storage.index import Index
 from minilog.storage.reading import Tail, count_from, offset_at, read
 from minilog.storage.recovery import CleanMark, Problem, resume_clean, resume_unclean
 from minilog.storage.segment import Place, Segment, log_name
@@ -27,6 +29,7 @@ from minilog.storage.singles import Budget
 
 LOOKS = 3  # how often one who reads looks again when files went meanwhile
 SEGMENT_FILE = re.compile(r"(\d{20})\.log")
+INDEX_FILE = re.compile(r"\d{20}" + UNFINISHED + r"?\.(time)?index")
 UNFINISHED_FILE = re.compile(r"\d{20}\.log" + UNFINISHED)  # compaction was writing it
 
 
@@ -123,12 +126,23 @@ class Log:
         return sorted(int(match[1]) for match in matches if match)
 
     def _without_leftovers(self, bases: list[int], *, is_clean: bool) -> list[int]:
-        """Remove what a crash in a compaction left: a file half written, and after a crash
-        segments whose records another has that was put in their place."""
+        """Remove what a crash left in the middle of a compaction or a deletion: a file half
+        written, segments that another was put for, indexes of none or by halves."""
         for name in filter(UNFINISHED_FILE.fullmatch, self.directory.names()):
             self.directory.unlink(name)
         if is_clean:
             return bases
+        bases = self._without_superseded(bases)
+        indexes = filter(INDEX_FILE.fullmatch, self.directory.names())
+        halves = Counter(name.partition(".")[0] for name in indexes)
+        present = set(map(log_name, bases))
+        for stem, count in halves.items():
+            if count == 1 or stem not in present:
+                Index(self.directory, stem, 0).remove()
+        return bases
+
+    def _without_superseded(self, bases: list[int]) -> list[int]:
+        """Remove the segments whose records are in one that compaction has put for them."""
         kept: list[int] = []
         due = 0
         for base in bases:
