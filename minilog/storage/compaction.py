@@ -135,13 +135,17 @@ def compact(log: Log, rules: Rules, host: Host) -> Compacted:
     if not before:
         return result
     end, fresh = before[-1].next_offset, first_dirty(before)
-    while True:
-        keys = _Pass(log, rules, host, fresh).run()
-        if keys.end >= end:
+    while segments := [each for each in cleanable(log, rules) if each.next_offset <= end]:
+        try:
+            reached = _Pass(log, rules, host, fresh).run(segments)
+        except FileNotFoundError:
+            if log.has_all(segments):
+                raise
+            continue  # some of them were deleted meanwhile
+        if reached >= segments[-1].next_offset:
             break
-    records, size, count = _sums(
-        [segment for segment in log.segments()[:-1] if segment.next_offset <= end]
-    )[::2]
+    after = [segment for segment in log.segments()[:-1] if segment.next_offset <= end]
+    records, size, count = _sums(after)[::2]
     return result._replace(records_after=records, bytes_after=size, segments_after=count)
 
 
@@ -168,9 +172,8 @@ class _Pass:
         self._host = host
         self._now_ms = rules.now_ms
 
-    def run(self) -> Keys:
-        """Clean up to where the map of keys is full, or to the limit."""
-        segments = cleanable(self._log, self._rules)
+    def run(self, segments: list[Segment]) -> int:
+        """Clean up to where the map of keys is full, or all of it; return up to where."""
         for segment in segments:
             if segment.is_frozen:
                 raise CorruptionError("it is damaged; nothing was compacted", path=segment.path)
@@ -178,7 +181,7 @@ class _Pass:
         number = 0
         while number < len(segments) and segments[number].base_offset < keys.end:
             number += self._rewrite(segments[number:], keys)
-        return keys
+        return keys.end
 
     def _map_keys(self, segments: list[Segment], start: int) -> Keys:
         last: dict[bytes | None, int] = {}
@@ -195,7 +198,7 @@ class _Pass:
                     used += self._take_keys(run, last)
                 start = run.next_offset
                 self._host.step(run.size)
-        return Keys(last, segments[-1].next_offset if segments else start)
+        return Keys(last, segments[-1].next_offset)
 
     def _take_keys(self, run: Run, last: dict[bytes | None, int]) -> int:
         """Take in the keys of a run; return about how many bytes more the map has."""

@@ -371,9 +371,7 @@ def test_a_damaged_segment_expires_with_the_one_behind_it(
         assert partition.start_offset == bases[3]
 
 
-def test_many_segments_are_judged_without_mapping_them(
-    tmp_path: Path, clock: ManualClock
-) -> None:
+def test_many_segments_are_judged_without_mapping_them(tmp_path: Path, clock: ManualClock) -> None:
     path = tmp_path / "log"
     with Broker(path, clock=clock) as broker:
         partition = filled(broker, 400)
