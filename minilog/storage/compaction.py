@@ -99,7 +99,8 @@ def cleanable(log: Log, rules: Rules) -> list[Segment]:
     """Return the sealed segments that may be compacted, oldest first."""
     segments = []
     for segment in log.segments()[:-1]:
-        is_young = rules.now_ms - segment.latest_ms < rules.min_compaction_lag_ms
+        lag_ms = rules.min_compaction_lag_ms  # 0 is none, also for what came this moment
+        is_young = lag_ms > 0 and rules.now_ms - segment.latest_ms < lag_ms
         if segment.next_offset > rules.limit or (is_young and not segment.is_clean):
             break
         segments.append(segment)

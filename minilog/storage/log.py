@@ -78,7 +78,8 @@ class Log:
         )
         self._config = config
         self._epoch = 1
-        self._superseded: list[int] = []
+        self._superseded: list[int] = []  # replaced, and their files not unlinked yet
+        self._dropped: list[Segment] = []  # dropped, likewise; oldest first
         bases = self._bases()
         if opening.is_writable:
             bases = self._without_leftovers(bases, is_clean=opening.mark is not None)
@@ -228,9 +229,9 @@ class Log:
         """Whether the segment that is appended to holds anything."""
         return not self._view[1].is_empty
 
-    def has_segments_below(self, offset: int) -> bool:
-        """Say whether there are segments that end at or before an offset."""
-        return len(list(islice(self._view[0].irange(None, offset), 2))) > 1
+    def has_some_to_drop(self, offset: int) -> bool:
+        """Say whether there are segments that end at or before an offset, or files of such."""
+        return bool(self._dropped) or len(list(islice(self._view[0].irange(None, offset), 2))) > 1
 
     def segments(self) -> list[Segment]:
         """Return the segments with what their seals say; the last is the one appended to."""
@@ -507,9 +508,9 @@ class Log:
             self.roll(now_ms)
 
     def drop_before(self, offset: int) -> None:
-        """Unlink the segments that end at or before ``offset``; what comes after is synced.
+        """Let go of the segments that end at or before ``offset``; what comes after is synced.
 
-        Whoever reads them keeps their maps (I7). What cannot be unlinked goes another time.
+        Whoever reads them keeps their maps (I7); ``remove_dropped`` unlinks their files.
         """
         segments, tail = self._view
         gone = [base for base, _ in pairwise(segments.irange(None, offset))]
@@ -518,20 +519,24 @@ class Log:
         kept = segments.copy()
         for base in gone:
             del kept[base]
-        self._view = (kept, tail)
         self._durable_base = max(self._durable_base, kept.peekitem(0)[0])
         self._names_are_synced = False
-        try:
-            for base in gone:
-                with contextlib.suppress(FileNotFoundError):
-                    segments[base].remove()
-        except OSError:
-            self._view = (segments, tail)  # no gap, and the next call tries again
-            with contextlib.suppress(OSError):
-                present = set(self._bases())
-                left = [segment for base, segment in segments.items() if base in present]
-                self._view = (_by_base(left), tail)
-            raise
+        self._dropped += [segments[base] for base in gone]
+        self._view = (kept, tail)
+
+    def remove_dropped(self) -> bool:
+        """Unlink the files of the oldest segment that was dropped; False when there is none.
+
+        What cannot be unlinked is the oldest still: another time, and no gap meanwhile.
+        """
+        if not self._dropped:
+            return False
+        oldest = self._dropped[0]
+        if self._view[0].get(oldest.base_offset) is not oldest:
+            with contextlib.suppress(FileNotFoundError):
+                oldest.remove()
+        del self._dropped[0]
+        return True
 
     # ------------------------------------------------------------ replace (for compaction)
 

@@ -585,3 +585,22 @@ def test_sync_always_shows_and_keeps_all_of_it(tmp_path: Path) -> None:
         topic.compact()
         assert [record.offset for record in topic[0]] == [37, 38, 39, 40]
     assert minilog.verify(tmp_path / "log").ok
+
+
+def test_a_clock_that_steps_back_protects_nothing(tmp_path: Path) -> None:
+    """A record of this very moment came after the compaction had looked at the clock, so that it
+    was younger than a lag of nothing."""
+
+    class SetClock:
+        ms = 5000
+
+        def now_ms(self) -> int:
+            return self.ms
+
+    clock = SetClock()
+    with Broker(tmp_path / "log", clock=clock, maintenance_interval_ms=0) as broker:
+        topic = broker.create_topic("t", cleanup_policy="compact")
+        for number in range(10):
+            topic[0].append(b"%d" % number, key=b"k")
+        clock.ms = 4000
+        assert topic.compact().records_after == 1
