@@ -289,10 +289,8 @@ class SharedLog(Waiters):
         if config.is_expiring:
             self._expire(config, now_ms)
         log = self._log
-        if log is not None and self._has_written and log.has_segments_below(self._start):
-            with self._lock:  # a crash came between raising the start and this
-                self._check_writable()
-                log.drop_before(self._start)
+        if log is not None and self._has_written and log.has_some_to_drop(self._start):
+            self._drop_before(self._start)  # a crash or an error came after it was raised
         if config.is_compacted:
             self._roll_if(now_ms, lambda log: log.is_older_than(config.segment_ms, now_ms))
             self.run_compaction(now_ms, step, min_dirty_ratio=config.min_cleanable_dirty_ratio)
@@ -339,10 +337,18 @@ class SharedLog(Waiters):
         # A crash must not bring the end below the new start, nor may what is dropped go first.
         self.flush()
         self._host.raise_start_offset(self._index, offset)
+        self._drop_before(offset)
+
+    def _drop_before(self, offset: int) -> None:
         with self._lock:
-            self._check_writable()
+            log = self._writable_log()
             self.keep_sequences()
             log.drop_before(offset)
+        is_left = True
+        while is_left:  # one at a time: ten thousand take seconds, and appends go on meanwhile
+            with self._lock:
+                self._check_writable()
+                is_left = log.remove_dropped()
 
     def run_compaction(
         self, now_ms: int, step: Callable[[], None], *, min_dirty_ratio: float | None = None
@@ -354,7 +360,7 @@ class SharedLog(Waiters):
             if min_dirty_ratio is None:
                 self._roll_if(now_ms, lambda log: log.has_records_in_tail)
             log = self._opened()
-            rules = self._compaction_rules(compaction.Rules, log, now_ms)
+            rules = self._compaction_rules(log, now_ms)
             if min_dirty_ratio is not None and not compaction.is_due(log, rules, min_dirty_ratio):
                 return compaction.Compacted()
             with self._lock:
@@ -380,9 +386,11 @@ class SharedLog(Waiters):
             finally:
                 self._progress = None
 
-    def _compaction_rules(self, kind: type[Rules], log: Log, now_ms: int) -> Rules:
+    def _compaction_rules(self, log: Log, now_ms: int) -> Rules:
+        from minilog.storage import compaction
+
         config = self._host.config
-        return kind(
+        return compaction.Rules(
             limit=min(self._settled(log), log.end().base_offset),
             lowest=self._start,
             now_ms=now_ms,
@@ -391,6 +399,7 @@ class SharedLog(Waiters):
             segment_bytes=config.segment_bytes,
             index_interval_bytes=config.index_interval_bytes,
             compression=config.compression,
+            key_budget_bytes=compaction.KEY_BUDGET_BYTES,
             is_void=lambda make: make.is_control or self._host.is_aborted(make.transaction),
         )
 

@@ -58,9 +58,9 @@ class Rules(NamedTuple):
     min_compaction_lag_ms: int
     segment_bytes: int
     index_interval_bytes: int
-    compression: str = "none"
+    compression: str
+    key_budget_bytes: int
     is_void: Callable[[Make], bool] = never
-    key_budget_bytes: int = KEY_BUDGET_BYTES
 
 
 class Host(NamedTuple):
@@ -99,7 +99,8 @@ def cleanable(log: Log, rules: Rules) -> list[Segment]:
     """Return the sealed segments that may be compacted, oldest first."""
     segments = []
     for segment in log.segments()[:-1]:
-        is_young = rules.now_ms - segment.latest_ms < rules.min_compaction_lag_ms
+        lag_ms = rules.min_compaction_lag_ms  # 0 is none, also for what came this moment
+        is_young = lag_ms > 0 and rules.now_ms - segment.latest_ms < lag_ms
         if segment.next_offset > rules.limit or (is_young and not segment.is_clean):
             break
         segments.append(segment)
@@ -134,14 +135,18 @@ def compact(log: Log, rules: Rules, host: Host) -> Compacted:
     result = Compacted(*_sums(before))
     if not before:
         return result
-    end = before[-1].next_offset
-    while True:
-        keys = _Pass(log, rules, host).run()
-        if keys.end >= end:
+    end, fresh = before[-1].next_offset, first_dirty(before)
+    while segments := [each for each in cleanable(log, rules) if each.next_offset <= end]:
+        try:
+            reached = _Pass(log, rules, host, fresh).run(segments)
+        except FileNotFoundError:
+            if log.has_all(segments):
+                raise
+            continue  # some of them were deleted meanwhile
+        if reached >= segments[-1].next_offset:
             break
-    records, size, count = _sums(
-        [segment for segment in log.segments()[:-1] if segment.next_offset <= end]
-    )[::2]
+    after = [segment for segment in log.segments()[:-1] if segment.next_offset <= end]
+    records, size, count = _sums(after)[::2]
     return result._replace(records_after=records, bytes_after=size, segments_after=count)
 
 
@@ -151,18 +156,25 @@ def _sums(segments: list[Segment]) -> tuple[int, int, int, int, int, int]:
     return records, records, size, size, len(segments), len(segments)
 
 
+def has_tombstones(records: Columns) -> bool:
+    """Say whether any of the records deletes its key."""
+    if None not in records.values:
+        return False
+    return any(key is not None for key, value in zip(records.keys, records.values) if value is None)
+
+
 class _Pass:
     """One map of keys, and the segments rewritten by it."""
 
-    def __init__(self, log: Log, rules: Rules, host: Host) -> None:
+    def __init__(self, log: Log, rules: Rules, host: Host, fresh: int) -> None:
         self._log = log
+        self._fresh = fresh  # from here on no tombstone was seen before this compaction
         self._rules = rules
         self._host = host
         self._now_ms = rules.now_ms
 
-    def run(self) -> Keys:
-        """Clean up to where the map of keys is full, or to the limit."""
-        segments = cleanable(self._log, self._rules)
+    def run(self, segments: list[Segment]) -> int:
+        """Clean up to where the map of keys is full, or all of it; return up to where."""
         for segment in segments:
             if segment.is_frozen:
                 raise CorruptionError("it is damaged; nothing was compacted", path=segment.path)
@@ -170,7 +182,7 @@ class _Pass:
         number = 0
         while number < len(segments) and segments[number].base_offset < keys.end:
             number += self._rewrite(segments[number:], keys)
-        return keys
+        return keys.end
 
     def _map_keys(self, segments: list[Segment], start: int) -> Keys:
         last: dict[bytes | None, int] = {}
@@ -187,7 +199,7 @@ class _Pass:
                     used += self._take_keys(run, last)
                 start = run.next_offset
                 self._host.step(run.size)
-        return Keys(last, segments[-1].next_offset if segments else start)
+        return Keys(last, segments[-1].next_offset)
 
     def _take_keys(self, run: Run, last: dict[bytes | None, int]) -> int:
         """Take in the keys of a run; return about how many bytes more the map has."""
@@ -278,28 +290,27 @@ class _Pass:
     def _tombstones(self, run: Run, records: Columns, keys: Keys) -> tuple[Columns, int]:
         """Return the records without tombstones that have had their time, and since when those
         that stay are known."""
-        if None not in records.values:
+        if not has_tombstones(records):
             return records, NOT_SEEN
         since = run.tombstones_since
         if since == NOT_SEEN:
             return records, self._now_ms if run.next_offset <= keys.end else NOT_SEEN
-        if self._now_ms - since < self._rules.delete_retention_ms:
-            return records, since
-        pairs = zip(records.keys, records.values)
-        records = records.where([key is None or value is not None for key, value in pairs])
-        return records, NOT_SEEN
+        if self._now_ms - since >= self._rules.delete_retention_ms:
+            rows = zip(records.keys, records.values, records.offsets)
+            fresh = self._fresh
+            records = records.where(
+                [key is None or value is not None or at >= fresh for key, value, at in rows]
+            )
+        return records, since if has_tombstones(records) else NOT_SEEN
 
     def _replace(self, writing: Rewriting, sources: list[Segment], keys: Keys) -> None:
         log, host = self._log, self._host
         end = sources[-1].next_offset
-        header = (
-            sources[0]
-            .header()
-            ._replace(
-                epoch=max(source.header().epoch for source in sources),
-                durable_base=sources[0].base_offset,
-                cleaned_to=min(keys.end, end),
-            )
+        headers = [source.read_header() for source in sources]
+        header = headers[0]._replace(
+            epoch=max(each.epoch for each in headers),
+            durable_base=sources[0].base_offset,
+            cleaned_to=min(keys.end, end),
         )
         cleaned = writing.finish(header, end, max(source.last_append_ms for source in sources))
         host.step(0)
@@ -316,7 +327,6 @@ class _Pass:
             writing.discard()
             return
         log.forget_superseded()
-        with contextlib.suppress(OSError):  # without it, one is made from the log when it is read
-            writing.write_index()
+        writing.write_index()
         if not log.has_all([cleaned]):
             cleaned.forget_index(unlink=True)

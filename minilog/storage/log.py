@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,7 @@ from minilog.records import LATEST_TIMESTAMP, Rows
 from minilog.storage import format as f
 from minilog.storage.batch import Batch
 from minilog.storage.files import UNFINISHED, Directory, MapLimit
+from minilog.storage.index import Index
 from minilog.storage.reading import Tail, count_from, offset_at, read
 from minilog.storage.recovery import (
     CleanMark,
@@ -34,6 +36,7 @@ from minilog.storage.singles import Budget
 
 LOOKS = 3  # how often one who reads looks again when files went meanwhile
 SEGMENT_FILE = re.compile(r"(\d{20})\.log")
+INDEX_FILE = re.compile(r"\d{20}" + UNFINISHED + r"?\.(time)?index")
 UNFINISHED_FILE = re.compile(r"\d{20}\.log" + UNFINISHED)  # compaction was writing it
 
 
@@ -84,7 +87,8 @@ class Log:
         )
         self._config = config
         self._epoch = 1
-        self._superseded: list[int] = []
+        self._superseded: list[int] = []  # replaced, and their files not unlinked yet
+        self._dropped: list[Segment] = []  # dropped, likewise; oldest first
         bases = self._bases()
         if opening.is_writable:
             bases = self._without_leftovers(bases, opening)
@@ -136,20 +140,30 @@ class Log:
         return sorted(int(match[1]) for match in matches if match)
 
     def _without_leftovers(self, bases: list[int], opening: Opening) -> list[int]:
-        """Remove what a crash in a compaction left: a file half written, and after a crash
-        segments whose records another has that was put in their place.
-
-        And those that were dropped: a crash may bring back any of them, which is no gap.
-        """
+        """Remove what a crash left in the middle of a compaction or a deletion: a file half
+        written, segments that another was put for or that were dropped, indexes of none or by
+        halves. A crash may bring back any of those that were dropped, which is no gap."""
         for name in filter(UNFINISHED_FILE.fullmatch, self.directory.names()):
             self.directory.unlink(name)
         if opening.mark is not None:
             return bases
+        bases = self._without_superseded(bases, opening.start_offset)
+        indexes = filter(INDEX_FILE.fullmatch, self.directory.names())
+        halves = Counter(name.partition(".")[0] for name in indexes)
+        present = set(map(log_name, bases))
+        for stem, count in halves.items():
+            if count == 1 or stem not in present:
+                Index(self.directory, stem, 0).remove()
+        return bases
+
+    def _without_superseded(self, bases: list[int], start_offset: int) -> list[int]:
+        """Remove the segments whose records are in one that compaction has put for them, and
+        those that have none at or behind the start."""
         kept: list[int] = []
         due = 0
         for base, following in zip(bases, [*bases[1:], None]):
             segment = self._segment(base)
-            is_dropped = following is not None and following <= opening.start_offset
+            is_dropped = following is not None and following <= start_offset
             if base < due or is_dropped:
                 segment.remove()
                 continue
@@ -231,9 +245,9 @@ class Log:
         """Whether the segment that is appended to holds anything."""
         return not self._view[1].is_empty
 
-    def has_segments_below(self, offset: int) -> bool:
-        """Say whether there are segments that end at or before an offset."""
-        return len(list(islice(self._view[0].irange(None, offset), 2))) > 1
+    def has_some_to_drop(self, offset: int) -> bool:
+        """Say whether there are segments that end at or before an offset, or files of such."""
+        return bool(self._dropped) or len(list(islice(self._view[0].irange(None, offset), 2))) > 1
 
     def segments(self) -> list[Segment]:
         """Return the segments with what their seals say; the last is the one appended to."""
@@ -510,9 +524,9 @@ class Log:
             self.roll(now_ms)
 
     def drop_before(self, offset: int) -> None:
-        """Unlink the segments that end at or before ``offset``; what comes after is synced.
+        """Let go of the segments that end at or before ``offset``; what comes after is synced.
 
-        Whoever reads them keeps their maps (I7). What cannot be unlinked goes another time.
+        Whoever reads them keeps their maps (I7); ``remove_dropped`` unlinks their files.
         """
         segments, tail = self._view
         gone = [base for base, _ in pairwise(segments.irange(None, offset))]
@@ -521,20 +535,24 @@ class Log:
         kept = segments.copy()
         for base in gone:
             del kept[base]
-        self._view = (kept, tail)
         self._durable_base = max(self._durable_base, kept.peekitem(0)[0])
         self._names_are_synced = False
-        try:
-            for base in gone:
-                with contextlib.suppress(FileNotFoundError):
-                    segments[base].remove()
-        except OSError:
-            self._view = (segments, tail)  # no gap, and the next call tries again
-            with contextlib.suppress(OSError):
-                present = set(self._bases())
-                left = [segment for base, segment in segments.items() if base in present]
-                self._view = (_by_base(left), tail)
-            raise
+        self._dropped += [segments[base] for base in gone]
+        self._view = (kept, tail)
+
+    def remove_dropped(self) -> bool:
+        """Unlink the files of the oldest segment that was dropped; False when there is none.
+
+        What cannot be unlinked is the oldest still: another time, and no gap meanwhile.
+        """
+        if not self._dropped:
+            return False
+        oldest = self._dropped[0]
+        if self._view[0].get(oldest.base_offset) is not oldest:
+            with contextlib.suppress(FileNotFoundError):
+                oldest.remove()
+        del self._dropped[0]
+        return True
 
     # ------------------------------------------------------------ replace (for compaction)
 

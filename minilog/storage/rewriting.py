@@ -211,9 +211,16 @@ class Rewriting:
         self._directory.unlink(self._name)
 
     def write_index(self) -> None:
-        """Write the index of the segment, which is part of the log now."""
-        index = Index(self._directory, self.segment.name, self.segment.seed)
-        for entry in self._index.entries():
-            index.append(*entry)
-        index.trim()
+        """Write the index of the segment, which is part of the log now; a crash leaves none."""
+        name = self.segment.name
+        index = Index(self._directory, name + UNFINISHED, self.segment.seed)
+        try:
+            for entry in self._index.entries():
+                index.append(*entry)
+            index.trim()
+            if len(index):
+                for ending in (".index", ".timeindex"):
+                    self._directory.rename(f"{name}{UNFINISHED}{ending}", f"{name}{ending}")
+        except OSError:  # without it, one is made from the log when it is read
+            index.remove()
         self.segment.forget_index()

@@ -532,7 +532,8 @@ class Segment:
     def _touch(self, end: int) -> None:
         """Write zeros ahead: 0.4 us a page, where a store's own page fault costs 2.7."""
         start = max(self._filled, self.tail[0])
-        stop = min(len(self.region()), max(end, start + len(ZEROS)))
+        ahead = min(start + len(ZEROS), self._config.segment_bytes)  # memory comes in whole pages
+        stop = min(len(self.region()), max(end, ahead))
         self.writable_file().write(start, ZEROS[: stop - start])
         self._filled = stop
 

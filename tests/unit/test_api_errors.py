@@ -68,6 +68,7 @@ DEFAULTS = {
     "cleanup_policy": "delete",
     "retention_ms": -1,
     "retention_bytes": -1,
+    "retain_until_consumed": (),
     "delete_retention_ms": DAY_MS,
     "min_compaction_lag_ms": 0,
     "min_cleanable_dirty_ratio": 0.5,
