@@ -381,6 +381,8 @@ class Broker(Waiters):
             self._look_again()
         with self._guard:
             topic: Topic | None = self._topics.get(LEDGER)
+            if LEDGER in self._damaged:
+                raise self._damaged[LEDGER]
             if topic is None and is_writing:
                 self.check_writable()
                 topic = self._make_topic(LEDGER, 1, TopicConfig(segment_bytes=SEGMENT_BYTES))
