@@ -102,6 +102,7 @@ class Broker(Waiters):
         self._marks: Marks = {}
         self._is_marked_clean = False
         self._is_let_go = False
+        self._is_settled = True  # how every transaction ended stands in the ledger
         self._changes = 0
         self._ledger = Ledger(self)
         self._coordinators: dict[str, Coordinator] = {}
@@ -551,7 +552,7 @@ class Broker(Waiters):
             return
         self._housekeeper.stop()
         if self._refusal is None:
-            self._transactions.close()
+            self._is_settled = self._transactions.close()
         with self._guard:
             self._refusal = _closed
             unsubscribe = getattr(self._clock, "unsubscribe", None)
@@ -573,7 +574,8 @@ class Broker(Waiters):
 
     def _close_topics(self) -> None:
         failure: Exception | None = None
-        for topic in self._topics.values():
+        topics = sorted(self._topics.values(), key=lambda topic: topic.name == LEDGER)
+        for topic in topics:  # the ledger last: others ask it
             for partition in topic.all_partitions:
                 try:
                     mark = partition.close(_closed)
@@ -586,7 +588,7 @@ class Broker(Waiters):
         if failure is not None:
             raise failure
         is_disk_writer = not self._config.read_only and not self._is_in_memory
-        if is_disk_writer and not self._is_marked_clean:
+        if is_disk_writer and not self._is_marked_clean and self._is_settled:
             self._home.save_marks(self._marks)
 
     def _keep_mark(self, key: str, partition: Partition, mark: CleanMark | None) -> None:

@@ -386,21 +386,20 @@ class Coordinator(Waiters):
         nothing is committed.
         """
         ledger = self._broker.ledger
-        with self.holding(member, offsets):
+        with self.holding((Commit(member, offsets),)):
             if not offsets:
                 return
             end = ledger.commit(self.name, {self.place_of(tp): n for tp, n in offsets.items()})
         ledger.wait_until_kept(end)
 
     @contextlib.contextmanager
-    def holding(
-        self, member: Member | None, offsets: Mapping[TopicPartition, int]
-    ) -> Iterator[None]:
+    def holding(self, commits: Iterable[Commit]) -> Iterator[None]:
         """Have nobody get a partition between the look at who may commit and the commit."""
         with self._lock:
             self._reap()
-            for tp, offset in offsets.items():
-                self._check_commit(member, tp, offset)
+            for member, offsets in commits:
+                for tp, offset in offsets.items():
+                    self._check_commit(member, tp, offset)
             yield
 
     def still_owned(self, member: Member, places: Iterable[TopicPartition]) -> set[TopicPartition]:

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from minilog.errors import OffsetOutOfRangeError, StorageError
+from minilog.errors import MinilogError, OffsetOutOfRangeError, StorageError
 from minilog.partition import Partition
 from minilog.registers import (
     ABORTED,
@@ -76,6 +76,7 @@ class Ledger:
         self._grown_bytes = 0
         self._snapshot_bytes = 0
         self._session = 0  # of transactions, once there was one
+        self._count = 0  # of its transactions
         self.settlements = 0  # changes when transactions end, odd while that is under way
         self._judge: Callable[[Ending], bool] | None = None  # while recovering
         self._registers = Registers()
@@ -152,18 +153,18 @@ class Ledger:
             self._write(EPOCHS + name.encode(), EPOCH.pack(epoch))
         return epoch
 
-    def begin(self, transaction: int, first: Mapping[Place, int]) -> int:
-        """Note where a transaction's records begin, before they are written; 0 is a new one.
-        Return its number."""
+    def reserve_number(self) -> int:
+        """Return a number for a transaction that no other ever had."""
         with self._lock:
             self._follow()
             if not self._session:
                 self._begin_session()
-            if not transaction:
-                count = self._outcomes.sessions[self._session].last + 1
-                transaction = self._session << COUNT_BITS | count
-            self._write(BEGUN + NUMBER.pack(transaction), packed(first))
-        return transaction
+            self._count += 1
+            return self._session << COUNT_BITS | self._count
+
+    def begin(self, transaction: int, first: Mapping[Place, int]) -> None:
+        """Note where a transaction's records begin, before they are written."""
+        self._append(BEGUN + NUMBER.pack(transaction), packed(first))
 
     def _begin_session(self) -> None:
         """Take a number for this opening's transactions that no crash can give out again."""
@@ -171,6 +172,7 @@ class Ledger:
         self._write(*session_row(number, Session(True, 0)))
         assert self._partition is not None
         self._partition.flush()
+        self._count = 0
         self._session = number
 
     def end(self, transaction: int, ending: Ending) -> int:
@@ -295,7 +297,8 @@ class Ledger:
         self._is_behind = False
         self._grown_bytes += len(key) + len(value or b"") + 40
         if self._grown_bytes > max(SNAPSHOT_BYTES, 2 * self._snapshot_bytes):
-            with contextlib.suppress(OSError):  # no room for it: tried again by the next
+            # No room, or a topic that cannot be synced or is gone: tried again by the next.
+            with contextlib.suppress(OSError, MinilogError):
                 self._rewrite(partition)
         return end
 

@@ -137,11 +137,15 @@ class Outcomes:
         self.sessions: dict[int, Session] = {}
 
     def take_session(self, key: bytes, value: bytes) -> None:
-        """Take in that a session has begun or ended."""
+        """Take in that a session has begun or ended, and with it each of its transactions: who
+        found no room to say so was aborted."""
         (number,) = SESSION.unpack(key)
         (last,) = NUMBER.unpack(value)
         is_running = last < 0
         self.sessions[number] = Session(is_running, -1 - last if is_running else last)
+        if not is_running:
+            for transaction in [n for n in self.open if n >> COUNT_BITS == number]:
+                self.take_ending(transaction, is_commit=False)
 
     def take_beginning(self, key: bytes, value: bytes) -> None:
         """Take in that a transaction has begun in some partitions."""
