@@ -64,6 +64,8 @@ class Broker(Waiters):
     LockedError when another writer has the directory; StorageError when it is no log.
     """
 
+    _is_settled = True  # how every transaction ended stands in the ledger
+
     def __init__(
         self,
         path: Any,
@@ -102,7 +104,6 @@ class Broker(Waiters):
         self._marks: Marks = {}
         self._is_marked_clean = False
         self._is_let_go = False
-        self._is_settled = True  # how every transaction ended stands in the ledger
         self._changes = 0
         self._ledger = Ledger(self)
         self._coordinators: dict[str, Coordinator] = {}
@@ -410,9 +411,7 @@ class Broker(Waiters):
     def first_open_offset(self, topic_id: bytes, partition: int) -> int | None:
         """Return where the oldest open transaction begins in a partition."""
         self._transactions.expire()
-        place = Place(topic_id, partition)
-        open_now = list(self._ledger.open_transactions().values())
-        return min((first[place] for first in open_now if place in first), default=None)
+        return self._ledger.first_open_offset(topic_id, partition)
 
     def stable_offsets(self, partitions: list[Partition]) -> list[int]:
         """Return up to where ``read_committed`` may read each, at one moment: a transaction that

@@ -80,7 +80,8 @@ class Consumer(Waiters):
         self._broker = broker
         self._max_poll_records = max_poll_records
         self._lock = threading.RLock()
-        stable = broker.stable_offsets if isolation == "read_committed" else None
+        self._reads_committed = isolation == "read_committed"
+        stable = broker.stable_offsets if self._reads_committed else None
         self._places = Places(auto_offset_reset, key_deserializer, value_deserializer, stable)
         self._membership: Membership | None = None
         if group is not None:
@@ -434,7 +435,6 @@ class Consumer(Waiters):
             return self._places.has_news()
 
     def _wait(self, deadline: Deadline) -> None:
-        membership = self._membership
         self._enter_poll()  # who waits for records polls, however long
         try:
             wait_for_news(
@@ -442,13 +442,13 @@ class Consumer(Waiters):
                 self._safe_news,
                 deadline,
                 must_look=self._broker.is_read_only,
-                within=None if membership is None else membership.seconds_to_news(),
+                within=self._seconds_to_news(),
             )
         finally:
             self._leave_poll()
 
     async def _wait_async(self, deadline: Deadline) -> None:
-        broker, membership = self._broker, self._membership
+        broker = self._broker
         self._enter_poll()
         try:
             await wait_for_news_async(
@@ -457,10 +457,19 @@ class Consumer(Waiters):
                 broker.clock,
                 deadline,
                 must_look=broker.is_read_only,
-                within=None if membership is None else membership.seconds_to_news(),
+                within=self._seconds_to_news(),
             )
         finally:
             self._leave_poll()
+
+    def _seconds_to_news(self) -> float | None:
+        """Return when to look again, at the latest: another member may be out by then, or a
+        transaction aborted."""
+        ends = [
+            None if self._membership is None else self._membership.seconds_to_news(),
+            self._broker.transactions.seconds_to_expiry() if self._reads_committed else None,
+        ]
+        return min((end for end in ends if end is not None), default=None)
 
     def _safe_news(self) -> bool:
         try:

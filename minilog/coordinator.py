@@ -83,6 +83,14 @@ class Commit(NamedTuple):
     offsets: Mapping[TopicPartition, int]
 
 
+class Pin(NamedTuple):
+    """Where a partition ended when the group first looked, for all records and for those of
+    transactions that had ended."""
+
+    end: int
+    stable: int
+
+
 class Share(NamedTuple):
     """What a member has, and what of it it must give up."""
 
@@ -102,7 +110,7 @@ class Coordinator(Waiters):
         self._partitions: dict[TopicPartition, Partition] = {}
         self._owners: dict[TopicPartition, Member] = {}
         self._targets: dict[TopicPartition, Member] = {}
-        self._pins: dict[Place, int] = {}  # where those begin who begin at the end
+        self._pins: dict[Place, Pin] = {}  # where those begin who begin at the end
         self._dropped: deque[Member] = deque()  # whose consumers nobody refers to any more
         self._ticket = 0  # changes with what an assignor is asked
         self._is_due = False  # an assignor must be asked
@@ -360,10 +368,20 @@ class Coordinator(Waiters):
 
     # ------------------------------------------------------------ offsets
 
-    def first_offset(self, tp: TopicPartition, partition: Partition) -> int:
+    def first_offset(
+        self, tp: TopicPartition, partition: Partition, *, reads_committed: bool
+    ) -> int:
         """Return where one begins who begins at the end: the same for every member, for good."""
         with self._lock:
-            return self._pins.get(self.place_of(tp), partition.end_offset)
+            pin = self._pins.get(self.place_of(tp)) or self._ends_of(partition)
+            return pin.stable if reads_committed else pin.end
+
+    def _ends_of(self, partition: Partition) -> Pin:
+        """Return where a partition ends; no transaction is aborted for that, as one that is
+        committed may be waiting for this lock."""
+        end = partition.end_offset
+        first = self._broker.ledger.first_open_offset(partition.topic_id, partition.index)
+        return Pin(end, end if first is None else min(first, end))
 
     def _pin(self, names: frozenset[str], *, is_first: bool) -> None:
         """Note where the partitions end, or, of those that came later, where they start."""
@@ -372,8 +390,8 @@ class Coordinator(Waiters):
             for partition in topic:
                 place = Place(topic.id.bytes, partition.index)
                 if place not in self._pins:
-                    end = partition.end_offset if is_first else partition.start_offset
-                    self._pins[place] = end
+                    start = partition.start_offset
+                    self._pins[place] = self._ends_of(partition) if is_first else Pin(start, start)
 
     def place_of(self, tp: TopicPartition) -> Place:
         """Return a partition by the id of its topic; UnknownTopicError."""

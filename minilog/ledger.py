@@ -114,6 +114,12 @@ class Ledger:
                 self._follow()
         return self._outcomes.open
 
+    def first_open_offset(self, topic_id: bytes, partition: int) -> int | None:
+        """Return where the oldest open transaction begins in a partition."""
+        place = Place(topic_id, partition)
+        open_now = list(self.open_transactions().values())
+        return min((first[place] for first in open_now if place in first), default=None)
+
     def hides(self, transaction: int) -> bool:
         """Say whether a transaction's records are not to be seen, as far as was read; no lock is
         taken. Who asks has asked for ``open_transactions`` since the records were written."""

@@ -125,6 +125,11 @@ class Places:
         """Whether one begins at the end where nothing says otherwise."""
         return self._reset == "latest"
 
+    @property
+    def reads_committed(self) -> bool:
+        """Whether it reads only what was committed."""
+        return self._stable_offsets is not None
+
     def replace(self, found: dict[TopicPartition, Partition], make: Maker) -> list[TopicPartition]:
         """Take these partitions for the present ones, keeping the places of those that stay;
         return those that are new."""
