@@ -78,10 +78,14 @@ class Work:
         if self.identity is not None:
             self.identity.check()
         self._host.check_open()
-        if not self.is_over and self._host.clock.now_ms() >= self.deadline_ms:
-            self.abort(f"it took longer than {self._timeout_ms} ms")
+        self.expire()
         if self.is_over:
             raise TransactionError(f"the transaction is over: {self._reason}")
+
+    def expire(self) -> None:
+        """Abort it when its time is over by the clock."""
+        if not self.is_over and self._host.clock.now_ms() >= self.deadline_ms:
+            self.abort(f"it took longer than {self._timeout_ms} ms (transaction_timeout_ms)")
 
     def write(self, partition: Partition, append: Callable[[], Any]) -> Any:
         """Do one append to a partition within the transaction."""
@@ -201,10 +205,8 @@ class Transactions:
         """Abort those whose time is over by the clock."""
         if not self._open:
             return
-        now_ms = self._host.clock.now_ms()
         for work in list(self._open):
-            if not work.is_over and now_ms >= work.deadline_ms:
-                work.abort("its time was over (transaction_timeout_ms)")
+            work.expire()
         with self._lock:
             self._open = [work for work in self._open if not work.is_over]
 
