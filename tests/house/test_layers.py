@@ -25,7 +25,11 @@ DISK_MODULES = {"os", "mmap", "fcntl", "resource", "posix", "ctypes"}
 CONVENIENCES = {"pathlib", "shutil", "tempfile", "glob"}
 DOOR = "minilog.storage.files"
 CODECS = "minilog.storage.codecs"  # the packages of extras, imported when they are needed
-ATTIC = {"minilog.cli", "minilog.tour"}  # speaks to people, by the public names
+ATTIC = {
+    "minilog.cli",
+    "minilog.pipelines",
+    "minilog.tour",
+}  # speaks to people, by the public names
 
 
 def imports_of(name: str) -> set[str]:
