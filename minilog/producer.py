@@ -34,6 +34,7 @@ from minilog.records import (
     bytes_of,
     headers_of,
     timestamp_of,
+    topic_partition_of,
 )
 from minilog.sources import Identity
 from minilog.storage import encode_headers, too_large
@@ -563,7 +564,7 @@ class Transaction:
             if group is None:
                 raise ConfigError("commit_offsets({partition: offset}) needs group=")
             check_group_name(group)
-            named = {TopicPartition(*tp): offset for tp, offset in offsets.items()}
+            named = {topic_partition_of(tp): offset for tp, offset in offsets.items()}
             for tp, offset in named.items():
                 check_whole(f"offset of {tp.topic}-{tp.partition}", offset)
             self._work.commit_offsets(group, Commit(None, named))

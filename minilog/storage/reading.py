@@ -382,8 +382,8 @@ def offset_at(
         position, due = at + f.aligned(prefix.size), prefix.next_offset
         if prefix.timestamp < timestamp or prefix.flags & (f.SEAL | f.CONTROL):
             continue
-        is_of_one = hides is not None and prefix.flags & f.TRANSACTIONAL
-        if is_of_one and hides(_transaction(view, at, prefix)):
+        is_in_one = prefix.flags & f.TRANSACTIONAL
+        if is_in_one and hides is not None and hides(_transaction(view, at, prefix)):
             continue
         if not prefix.flags & f.COLUMNS:
             return prefix.offset
