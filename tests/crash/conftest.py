@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 IN_MEMORY = Path("/dev/shm")
-SIMULATED = ("test_damage", "test_interrupts", "test_recovery")
+SIMULATED = ("test_damage", "test_interrupts", "test_recovery", "test_transaction_cuts")
 
 
 @pytest.fixture
