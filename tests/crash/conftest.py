@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 IN_MEMORY = Path("/dev/shm")
-SIMULATED = ("test_cleaning_crash", "test_damage", "test_interrupts", "test_recovery")
+SIMULATED = (
+    "test_cleaning_crash",
+    "test_damage",
+    "test_interrupts",
+    "test_recovery",
+    "test_transaction_cuts",
+)
 
 
 @pytest.fixture
