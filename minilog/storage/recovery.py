@@ -116,7 +116,7 @@ def resume_unclean(
         segment = segments[number]
         found = find_end(segment, same_boot)
         if found.next_offset == segments[number + 1].base_offset:
-            _finish_sealed(segment, found)
+            problems += _finish_sealed(segment, found)
             continue
         if _is_synced_since(segments[number + 1 :]):
             continue  # damage before what is known to be synced: reading it will say so
@@ -210,10 +210,13 @@ def _finish(
     return Recovered(segments, epoch, problems, last.base_offset)
 
 
-def _finish_sealed(segment: Segment, found: Found) -> None:
+def _finish_sealed(segment: Segment, found: Found) -> list[Problem]:
     """Take a segment that another follows and that has all its records; its seal may be lost."""
+    problems = []
     segment.resume((found.position, found.next_offset), found.largest_timestamp, segment.began_ms())
     if found.seal is None:
+        reason = "the segment's seal was lost in a crash and is written again; no record was"
+        problems.append(Problem(segment.path, found.position, None, reason))
         segment.set_epoch(found.epoch)
         segment.reindex()
         segment.seal()
@@ -223,6 +226,7 @@ def _finish_sealed(segment: Segment, found: Found) -> None:
     segment.sync()
     segment.sync_index()
     segment.unmap()
+    return problems
 
 
 def _frames_beyond(segment: Segment, found: Found) -> list[tuple[int, int, int]]:
