@@ -252,3 +252,24 @@ def test_a_header_written_again_after_a_kill_does_not_say_more_than_is_so() -> N
         assert values_of(broker) == []
         broker.topic("t")[0].append(b"on")
     assert verify(crashed).ok
+
+
+def test_a_deletion_that_a_kill_cut_off_does_not_come_back_without_its_files() -> None:
+    """Killed when a topic was out of sight and that was not synced. The next opening removed its
+    files; a power cut brought the topic back, without its settings: damaged for ever."""
+    disk = SimulatedDisk()
+    with opened(disk) as broker:
+        broker.create_topic("t")[0].append(b"x")
+    broker = opened(disk)
+    began = len(disk.operations)
+    broker.delete_topic("t")
+    renamed = next(n for n, op in enumerate(disk.operations) if n >= began and op.kind == "rename")
+    killed = disk.crash(CrashPlan(renamed + 1, is_power_cut=False))
+    opened(killed).refuse_in_child()
+    for at in range(len(killed.operations) + 1):
+        timeline = killed.timeline()
+        for operation in killed.operations[:at]:
+            timeline.advance(operation)
+        lost = frozenset(n for n, op in timeline.pending.items() if op.kind == "rename")
+        with opened(killed.after(timeline, CrashPlan(at, lost=lost))) as broker:
+            assert broker.recovery.ok, f"{at}: {broker.recovery}"
