@@ -92,9 +92,10 @@ class Home:
 
     def remove_unfinished(self) -> None:
         """Remove what a crash left half made or half deleted."""
-        for name in self.directory.names():
-            if UNFINISHED not in (name[0], name[-1]):
-                continue
+        names = [n for n in self.directory.names() if UNFINISHED in (n[0], n[-1])]
+        if names:
+            self.directory.sync()  # a deletion is on the disk before anything of it is removed
+        for name in names:
             child = self.directory.child(name)
             try:
                 is_directory = child.exists()

@@ -172,6 +172,8 @@ class Log:
             kept.append(base)
             if following is not None and segment.is_of_compaction() and segment.load_seal():
                 due = segment.next_offset
+        if len(kept) < len(bases):
+            self.directory.sync()  # a clean mark will vouch for what is left
         return kept
 
     def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
@@ -184,8 +186,8 @@ class Log:
             if not segments[-1].is_sealed:
                 segments[-1].last_append_ms = max(segments[-1].last_append_ms, opening.now_ms)
             self._durable_base = durable_base
-            # What is there after a power cut is on the disk; after a kill it is known only here.
-            self._names_are_synced = not opening.same_boot
+            # After a kill, or where the boot is not known, they may be in the cache alone.
+            self._names_are_synced = False
         else:
             epoch = mark.epoch
             if last.base_offset == mark.base_offset:

@@ -107,8 +107,8 @@ def resume_unclean(
     last = segments[-1]
     if same_boot:
         found = find_end(last, same_boot)
-        recovered = _finish(segments, found, problems, mark)
         durable_base = _durable_base(segments, found)
+        recovered = _finish(segments, found, problems, mark, durable_base)
         if durable_base < last.base_offset and not last.is_sealed:
             last.durable = 0  # what says of itself that it is synced says so of all before it
         return recovered._replace(durable_base=durable_base)
@@ -121,8 +121,8 @@ def resume_unclean(
         if _is_synced_since(segments[number + 1 :]):
             continue  # damage before what is known to be synced: reading it will say so
         problems += _quarantine_segments(segments[number + 1 :], directory)
-        return _finish(segments[: number + 1], found, problems, mark)
-    return _finish(segments, find_end(last, same_boot), problems, mark)
+        return _finish(segments[: number + 1], found, problems, mark, segment.base_offset)
+    return _finish(segments, find_end(last, same_boot), problems, mark, last.base_offset)
 
 
 class Recovered(NamedTuple):
@@ -169,9 +169,14 @@ def find_end(segment: Segment, same_boot: bool) -> Found:
 
 
 def _finish(
-    segments: list[Segment], found: Found, problems: list[Problem], mark: CleanMark | None
+    segments: list[Segment],
+    found: Found,
+    problems: list[Problem],
+    mark: CleanMark | None,
+    durable_base: int,
 ) -> Recovered:
-    """Make the last of the segments end where its whole frames do."""
+    """Make the last of the segments end where its whole frames do; those before ``durable_base``
+    are on the disk."""
     last = segments[-1]
     epoch = found.epoch
     try:
@@ -180,7 +185,7 @@ def _finish(
         if found.position > f.HEADER_SIZE:
             problems.append(Problem(last.path, 0, None, error.reason))
         else:  # it was being made when the crash came; nothing was ever in it
-            last.write_header(last.writable_file(), last.base_offset, 0)
+            last.write_header(last.writable_file(), durable_base, 0)
     if found.seal is not None:
         last.resume((found.position, found.next_offset), found.largest_timestamp, 0)
         last.finish_seal()

@@ -213,3 +213,63 @@ def test_a_change_of_topics_that_a_kill_cut_off_is_synced_before_it_is_built_upo
     broker.topic(name)[1].append(b"acknowledged")
     with opened(killed.crash()) as broker:
         assert [record.value for record in broker.topic(name)[1]] == [b"acknowledged"]
+
+
+def test_what_was_removed_again_is_gone_before_a_clean_mark_vouches_for_the_rest() -> None:
+    """A power cut brought back a deleted segment; opening removed it again, and the close that
+    followed was marked clean while that was in the cache alone. The next power cut brought it back
+    once more, and after a clean close nobody looks."""
+    disk = SimulatedDisk()
+    broker = filled(disk, 9)
+    broker.topic("t")[0].delete_before(6)
+    crashed = cut_power(disk, in_segment(0))
+    opened(crashed).close()
+    again = cut_power(crashed, lambda operation: True)
+    with opened(again) as broker:
+        assert broker.recovery.ok
+        broker.topic("t")[0].check()
+        assert values_of(broker) == expected(9)[6:]
+    assert verify(again).ok
+
+
+def test_a_header_written_again_after_a_kill_does_not_say_more_than_is_so() -> None:
+    """Killed while a segment was made, with unsynced records before it. Its header was written
+    anew, and said that all before it was synced: after a power cut the lost records passed for
+    corruption."""
+    disk = SimulatedDisk()
+    broker = filled(disk, 2)
+    began = len(disk.operations)
+    broker.topic("t")[0].append(b"rolls" * 20)
+    made = next(
+        number
+        for number, operation in enumerate(disk.operations[began:], began)
+        if operation.path.endswith(f"{2:020d}.log")
+    )
+    killed = disk.crash(CrashPlan(made + 1, is_power_cut=False))
+    opened(killed).refuse_in_child()
+    crashed = cut_power(killed, lambda operation: in_segment(0)(operation))
+    with opened(crashed) as broker:
+        assert values_of(broker) == []
+        broker.topic("t")[0].append(b"on")
+    assert verify(crashed).ok
+
+
+def test_a_deletion_that_a_kill_cut_off_does_not_come_back_without_its_files() -> None:
+    """Killed when a topic was out of sight and that was not synced. The next opening removed its
+    files; a power cut brought the topic back, without its settings: damaged for ever."""
+    disk = SimulatedDisk()
+    with opened(disk) as broker:
+        broker.create_topic("t")[0].append(b"x")
+    broker = opened(disk)
+    began = len(disk.operations)
+    broker.delete_topic("t")
+    renamed = next(n for n, op in enumerate(disk.operations) if n >= began and op.kind == "rename")
+    killed = disk.crash(CrashPlan(renamed + 1, is_power_cut=False))
+    opened(killed).refuse_in_child()
+    for at in range(len(killed.operations) + 1):
+        timeline = killed.timeline()
+        for operation in killed.operations[:at]:
+            timeline.advance(operation)
+        lost = frozenset(n for n, op in timeline.pending.items() if op.kind == "rename")
+        with opened(killed.after(timeline, CrashPlan(at, lost=lost))) as broker:
+            assert broker.recovery.ok, f"{at}: {broker.recovery}"
