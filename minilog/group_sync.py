@@ -20,36 +20,46 @@ class GroupSync:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._holder: object = None
+        self._holder: threading.Lock | None = None
         self._waiters: list[threading.Lock] = []
 
     def run(self, is_served: Callable[[], bool], work: Callable[[], None]) -> None:
         """Return when ``is_served()``, doing ``work()`` if nobody else does; what either raises
         comes out. All who waited are woken at once: one lock handed on from thread to thread
         served 2 of 16 at a time, this 8."""
-        me = object()
-        while True:
-            waiter: threading.Lock | None = None
-            try:
-                with self._guard:
-                    if is_served():
-                        return
-                    if self._holder is None:
-                        self._holder = me
-                    else:
-                        waiter = threading.Lock()
-                        waiter.acquire()
-                        self._waiters.append(waiter)
+        # Held as long as this runs: whoever finds a holder that is not knows it was interrupted.
+        me = threading.Lock()
+        with me:
+            while True:
+                waiter = self._try(me, is_served, work)
                 if waiter is None:
-                    work()
                     return
-            finally:
-                # By identity, so that an interrupt anywhere above leaves nobody waiting.
-                if self._holder is me:
-                    with self._guard:
-                        self._holder = None
-                        waiting, self._waiters = self._waiters, []
-                    for other in waiting:
-                        release_once(other)
-            # An interrupt of the one who wakes may skip some; they look for themselves then.
-            waiter.acquire(timeout=LOOK_AGAIN_S)
+                # An interrupt of the one who wakes may skip some; they look for themselves then.
+                waiter.acquire(timeout=LOOK_AGAIN_S)
+
+    def _try(
+        self, me: threading.Lock, is_served: Callable[[], bool], work: Callable[[], None]
+    ) -> threading.Lock | None:
+        """Do the work if it is needed and nobody does; else return what to wait for."""
+        waiter: threading.Lock | None = None
+        try:
+            with self._guard:
+                if is_served():
+                    return None
+                if self._holder is None or not self._holder.locked():
+                    self._holder = me
+                else:
+                    waiter = threading.Lock()
+                    waiter.acquire()
+                    self._waiters.append(waiter)
+            if waiter is None:
+                work()
+            return waiter
+        finally:
+            # By identity, so that an interrupt anywhere above leaves nobody waiting.
+            if self._holder is me:
+                with self._guard:
+                    self._holder = None
+                    waiting, self._waiters = self._waiters, []
+                for other in waiting:
+                    release_once(other)

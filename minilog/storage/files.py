@@ -26,6 +26,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Sequence
+from io import FileIO
 from typing import Protocol
 
 from minilog.errors import LockedError, StorageError
@@ -484,17 +485,17 @@ class DiskLock:
     """An flock on a file that holds its owner's pid and the boot id under which all was recovered.
 
     flock, not lockf: lockf grants a second lock to the same process and drops it on any close.
+    The descriptor is a file object's, which closes it once, in C: an interrupt cannot come between
+    closing it and forgetting its number.
     """
 
-    _fd = -1
-    _close = staticmethod(os.close)
+    _file: FileIO | None = None
 
     def __init__(self, directory: DiskDirectory, name: str) -> None:
         path = os.path.join(directory.path, name)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(path, flags, FILE_MODE)
+        self._file = FileIO(path, "r+", opener=_open_lock)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid, _ = self._owner()
             self.abandon()
@@ -526,29 +527,35 @@ class DiskLock:
             self._note(boot_id())
 
     def _note(self, boot: str) -> None:
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()} {boot}\n".encode(), 0)
+        assert self._file is not None
+        fd = self._file.fileno()
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()} {boot}\n".encode(), 0)
 
     def _owner(self) -> tuple[int, str]:
-        words = os.pread(self._fd, 200, 0).decode("ascii", "replace").split()
+        assert self._file is not None
+        words = os.pread(self._file.fileno(), 200, 0).decode("ascii", "replace").split()
         pid = int(words[0]) if words and words[0].isdecimal() else 0
         return pid, words[1] if len(words) > 1 else ""
 
     def release(self) -> None:
         """Let the next writer in."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            fcntl.flock(fd, fcntl.LOCK_UN)
-            os.close(fd)
+        file = self._file
+        if file is not None and not file.closed:
+            fcntl.flock(file, fcntl.LOCK_UN)
+            file.close()
 
     def abandon(self) -> None:
         """Close the descriptor without unlocking: in a forked child the parent's lock stays."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            self._close(fd)
+        if self._file is not None:
+            self._file.close()
 
     def __del__(self) -> None:
         self.abandon()
+
+
+def _open_lock(path: str, _: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
 
 
 def boot_id() -> str:

@@ -12,23 +12,30 @@ import ast
 import dis
 import functools
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any
 
 import pytest
 
 import minilog
 from minilog import Broker, Partition
-
-PACKAGE = str(Path(minilog.__file__).parent)
-
-Trace = Callable[[FrameType, str, Any], Any]
-
+from minilog.group_sync import GroupSync
+from minilog.storage.files import disk_directory
+from tests.torture.interrupts import (
+    KINDS,
+    SCENES,
+    Figures,
+    check_scene,
+    every,
+    everywhere,
+    in_another_thread,
+    interrupt,
+    leaving_with,
+)
 
 ACTS = ("CALL", "STORE_ATTR", "STORE_SUBSCR", "DELETE_", "BINARY_SUBSCR", "FOR_ITER", "IMPORT_")
 HANDLES = ("PUSH_EXC_INFO", "WITH_EXCEPT_START", "POP_EXCEPT", "RERAISE", "CHECK_EXC_MATCH", "COPY")
@@ -65,71 +72,6 @@ def lines_of_finally(path: str) -> frozenset[int]:
             for statement in node.finalbody:
                 found |= set(range(statement.lineno, (statement.end_lineno or 0) + 1))
     return frozenset(found)
-
-
-def leaving_with(code: CodeType) -> set[int]:
-    """Return the instructions from the end of each ``with`` body to its call of ``__exit__``."""
-    instructions = list(dis.get_instructions(code))
-    by_offset = {instruction.offset: n for n, instruction in enumerate(instructions)}
-    entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
-    going_on = {(entry.start, entry.target) for entry in entries}
-    found: set[int] = set()
-    for entry in entries:
-        number = by_offset.get(entry.target)
-        if number is None or instructions[number + 1].opname != "WITH_EXCEPT_START":
-            continue
-        if (entry.end, entry.target) in going_on or entry.end not in by_offset:
-            continue
-        for instruction in instructions[by_offset[entry.end] :]:
-            found.add(instruction.offset)
-            if instruction.opname == "CALL":
-                break
-    return found
-
-
-def is_finalizing(frame: FrameType | None) -> bool:
-    """Say whether a frame runs for a ``__del__``, which lets no exception out."""
-    while frame is not None and frame.f_code.co_name != "__del__":
-        frame = frame.f_back
-    return frame is not None
-
-
-class Interrupter:
-    """Raises KeyboardInterrupt before the chosen instruction of minilog's code."""
-
-    def __init__(self, chosen: int) -> None:
-        self.is_over = False
-        self.place = ""
-        self._left = chosen
-
-    def trace(self, frame: FrameType, event: str, argument: Any) -> Trace | None:
-        code = frame.f_code
-        if event == "call":
-            if self.is_over or not code.co_filename.startswith(PACKAGE) or is_finalizing(frame):
-                return None
-            frame.f_trace_opcodes = True
-            frame.f_trace_lines = False
-        if event == "opcode" and not self.is_over and frame.f_lasti in places(code):
-            self._left -= 1
-            if self._left < 0:
-                self.is_over = True
-                self.place = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}"
-                raise KeyboardInterrupt
-        return self.trace
-
-
-def interrupt(call: Callable[[], object], chosen: int) -> str | None:
-    """Call and interrupt; return where it was, or None when the call was over before."""
-    interrupter = Interrupter(chosen)
-    before = sys.gettrace()
-    sys.settrace(interrupter.trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        assert interrupter.is_over
-    finally:
-        sys.settrace(before)
-    return interrupter.place or None
 
 
 @contextmanager
@@ -231,7 +173,7 @@ def interrupted_everywhere(
         place: str | None = "before it began"
         try:
             with it_ends():
-                place = interrupt(functools.partial(call, partition), number)
+                place = interrupt(functools.partial(call, partition), number, places)
                 check((broker, partition), number)
                 broker.close()
         except Exception as error:
@@ -293,3 +235,45 @@ def test_an_interrupted_read_that_waits_leaves_nobody_behind() -> None:
         range(10_000),
     )
     assert not failures, "\n".join(failures)
+
+
+# ---------------------------------------------------------------- at every instruction, indeed
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_call_interrupted_anywhere_at_all_leaves_everything_usable(name: str) -> None:
+    """Some places of each call, by one kind of interrupt; ``tests/torture`` takes all by both."""
+    turn = list(SCENES).index(name)
+    figures = Figures()
+    check_scene(name, list(KINDS)[turn % 2], every(211 - 2 * turn, first=17 * turn % 40), figures)
+    assert figures.interrupts
+    assert figures.whole
+    assert not figures.failures, "\n\n".join(map(str, figures.failures[:5]))
+
+
+def test_a_sync_interrupted_while_it_is_handed_on_holds_nobody_up() -> None:
+    """The thread that was interrupted stood for the one that syncs for ever after."""
+    group = GroupSync()
+
+    def sync() -> None:
+        group.run(lambda: False, lambda: None)
+
+    for number in range(10_000):
+        place = interrupt(sync, number, everywhere)
+        in_another_thread(sync)
+        if place is None:
+            break
+    assert number > 50
+
+
+def test_a_lock_whose_release_was_interrupted_can_be_released_and_taken(tmp_path: Path) -> None:
+    """Its descriptor was forgotten before it was closed, so the directory stayed locked."""
+    directory = disk_directory(tmp_path)
+    for number in range(10_000):
+        lock = directory.lock("lock")
+        place = interrupt(lock.release, number, everywhere)
+        lock.release()
+        directory.lock("lock").release()
+        if place is None:
+            break
+    assert number > 5
