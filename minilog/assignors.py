@@ -149,8 +149,7 @@ def _checked(given: Any, topics: Topics, partitions: list[TopicPartition]) -> Sh
     for member, share in given.items():
         if member not in shares:
             raise ConfigError(f"the assignor gave partitions to {member!r}, who is no member")
-        for tp in share:
-            named = TopicPartition(*tp)
+        for named in _pairs(member, share):
             if named not in left:
                 raise ConfigError(f"the assignor gave {named} twice, or there is no such one")
             if named.topic not in topics[member]:
@@ -158,3 +157,14 @@ def _checked(given: Any, topics: Topics, partitions: list[TopicPartition]) -> Sh
             left.remove(named)
             shares[member].add(named)
     return shares
+
+
+def _pairs(member: str, share: Any) -> list[TopicPartition]:
+    try:
+        named = [TopicPartition(*tp) for tp in share]
+        hash(tuple(named))  # or it is of a kind that no partition's name can be
+    except TypeError:
+        raise ConfigError(
+            f"the assignor gave {member!r} {share!r}; it must be (topic, partition) pairs"
+        ) from None
+    return named

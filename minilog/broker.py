@@ -129,8 +129,7 @@ class Broker(Waiters):
 
     def _open_for_writing(self) -> None:
         home = self._home
-        if not home.exists():
-            home.directory.make()
+        home.make()
         home.refuse_strangers()  # before the lock leaves a file there
         self._lock = home.directory.lock(LOCK_FILE)
         try:
@@ -190,6 +189,11 @@ class Broker(Waiters):
     def _recover(self) -> bool:
         """Open every log after a crash, after a clean close only those that look changed; True
         when all of them could be."""
+        if not self._is_marked_clean:
+            # A process killed in the middle of a change may have left names in the cache alone.
+            self._home.directory.sync()
+            for topic in self._topics.values():
+                topic.directory.sync()
         is_complete = True
         for topic in self._topics.values():
             for partition in topic.partitions:
@@ -240,6 +244,7 @@ class Broker(Waiters):
         return topic
 
     def _make_topic(self, name: str, partitions: int, config: TopicConfig) -> Topic:
+        self.before_write()
         state = TopicState(name, random_id(), partitions, config, {})
         self._home.make_topic(state, self._clock)
         topic = Topic(self, self._home.topic_directory(name), state)
@@ -325,7 +330,8 @@ class Broker(Waiters):
             self._find_topics()
 
     def _unknown(self, name: object) -> UnknownTopicError:
-        hint = nearest(str(name), self._topics) if self._topics else "; there are none yet"
+        there = {other: None for other in self._topics if self._find(other) is not None}
+        hint = nearest(str(name), there) if there else "; there are none yet"
         return UnknownTopicError(f"no topic {name!r}{hint}")
 
     def _look_again(self) -> None:
@@ -353,9 +359,7 @@ class Broker(Waiters):
         self.check_writable()
         if name not in self.group_names():
             raise GroupError(f"no group {name!r}{nearest(name, dict.fromkeys(self.group_names()))}")
-        self.coordinator(name).forget()
-        with self._guard:
-            self._coordinators.pop(name, None)
+        self.coordinator(name).forget()  # it stays: consumers may hold it, and a group has one
 
     def group_names(self) -> list[str]:
         """Return the groups that have committed or have members, sorted."""
@@ -651,6 +655,7 @@ class Broker(Waiters):
             is_write_through=self.is_sync_always,
             same_boot=lock is not None and lock.is_same_boot,
             now_ms=self._clock.now_ms(),
+            start_offset=topic.start_offset(partition),
         )
         directory = topic.partition_directory(partition)
         log = Log(directory, topic.identity(partition), topic.config, self._maps, opening)

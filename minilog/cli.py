@@ -14,11 +14,19 @@ import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any, BinaryIO, NoReturn
 
 import minilog
+from minilog.cli_arguments import (
+    WHOLE_NUMBER,
+    UsageError,
+    add_directory,
+    offset_or_time,
+    whole_number,
+)
+from minilog.cli_groups import add_groups, run_groups
 
 EXIT_OK, EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 0, 1, 2, 130, 141
 EXIT_CODES = """\
@@ -29,14 +37,7 @@ exit codes:
   130  interrupted (Ctrl-C)
   141  whoever read the output left early, as `head` does
 """
-DEFAULT_DIRECTORY = "./minilog-data"
 READ_BYTES = 1 << 20
-WHOLE_NUMBER = r"[0-9]{1,18}"  # what an offset, and a count, can be
-EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-class UsageError(Exception):
-    """The command line, or a line of the input, asks for something that cannot be."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,7 +83,8 @@ def _parser() -> Parser:
         (_tour, _add_tour, "write, read, replay, reopen and check real lines, and tell how fast"),
         (_append, _add_append, "append standard input to a topic, a line a record"),
         (_read, _add_read, "print a topic's records, beside a live writer too"),
-        (_topics, _add_directory, "list the topics, a line a partition"),
+        (_topics, add_directory, "list the topics, a line a partition"),
+        (_groups, add_groups, "list consumer groups and how far behind they are, or change them"),
         (_verify, _add_place, "read every byte of a log, change none, and report damage"),
     ):
         name = run.__name__.removeprefix("_")
@@ -90,11 +92,6 @@ def _parser() -> Parser:
         add_arguments(command)
         command.set_defaults(run=run)
     return parser
-
-
-def _add_directory(parser: Parser) -> None:
-    text = "the directory of the log (default: %(default)s)"
-    parser.add_argument("--directory", metavar="DIR", default=DEFAULT_DIRECTORY, help=text)
 
 
 def _add_place(parser: Parser) -> None:
@@ -111,14 +108,14 @@ def _add_tour(parser: Parser) -> None:
 
 def _add_append(parser: Parser) -> None:
     parser.add_argument("topic", metavar="TOPIC", help="made if it is missing")
-    _add_directory(parser)
+    add_directory(parser)
     text = """the key of a line: its N-th field, counted from 1, or, of lines that are JSON
         objects, the member NAME, as text (a line without it gets no key)"""
     parser.add_argument("--key-field", metavar="N|NAME", help=text)
     text = r"what separates the fields; \t is a tab (default: white space)"
     parser.add_argument("--delimiter", metavar="TEXT", help=text)
     text = "of a topic made now (default: 1)"
-    parser.add_argument("--partitions", metavar="N", type=_whole_number, help=text)
+    parser.add_argument("--partitions", metavar="N", type=whole_number, help=text)
     text = """when a record is on the disk: never (when the system likes), interval (a second
         later at most; the default), always (before the next line is read)"""
     levels = ("never", "interval", "always")
@@ -127,42 +124,22 @@ def _add_append(parser: Parser) -> None:
 
 def _add_read(parser: Parser) -> None:
     parser.add_argument("topic", metavar="TOPIC")
-    _add_directory(parser)
+    add_directory(parser)
     text = """begin at this offset of each partition, or at this time: ISO 8601 such as
         2026-11-22T12:00:00+00:00 (UTC when it names no zone), or an age such as 90s, 30m, 1h
         or 2d (default: the beginning)"""
     parser.add_argument(
-        "--from", dest="start", metavar="OFFSET|TIME", type=_offset_or_time, help=text
+        "--from", dest="start", metavar="OFFSET|TIME", type=offset_or_time, help=text
     )
     text = "this one alone (default: all)"
-    parser.add_argument("--partition", metavar="N", type=_whole_number, help=text)
+    parser.add_argument("--partition", metavar="N", type=whole_number, help=text)
     text = "stop after N records (default: at the end)"
-    parser.add_argument("--max", metavar="N", type=_whole_number, help=text)
+    parser.add_argument("--max", metavar="N", type=whole_number, help=text)
     parser.add_argument("--follow", action="store_true", help="at the end, wait for more")
     text = """value: its bytes and a newline (the default); json: a line with every field, bytes
         that are not UTF-8 as {"base64": "..."}"""
     formats = ("value", "json")
     parser.add_argument("--format", choices=formats, default="value", help=text)
-
-
-def _whole_number(text: str) -> int:
-    if not re.fullmatch(WHOLE_NUMBER, text):
-        raise argparse.ArgumentTypeError(f"not a whole number: {text!r}")
-    return int(text)
-
-
-def _offset_or_time(text: str) -> int | datetime:
-    if re.fullmatch(WHOLE_NUMBER, text):
-        return int(text)
-    try:
-        if age := re.fullmatch(r"-?([0-9]+)([smhd])", text):
-            unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[age[2]]
-            moment = datetime.now(UTC) - timedelta(**{unit: int(age[1])})
-        else:
-            moment = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"neither an offset nor a time: {text!r}") from None
-    return max(moment if moment.tzinfo else moment.replace(tzinfo=UTC), EPOCH)
 
 
 def _tour(arguments: argparse.Namespace) -> int:
@@ -302,6 +279,11 @@ def _topics(arguments: argparse.Namespace) -> int:
             for each in topic:
                 numbers = f"{each.index:>9} {each.start_offset:>12} {each.end_offset:>12}"
                 print(f"{name:<24} {numbers}")
+    return EXIT_OK
+
+
+def _groups(arguments: argparse.Namespace) -> int:
+    run_groups(arguments)
     return EXIT_OK
 
 

@@ -71,6 +71,8 @@ class Consumer(Waiters):
     ) -> None:
         _check_choice("auto_offset_reset", auto_offset_reset)
         _check_choice("isolation", isolation)
+        if not isinstance(auto_commit, bool):
+            raise ConfigError(f"auto_commit is {auto_commit!r}; it must be True or False")
         check_whole("max_poll_records", max_poll_records, low=1)
         check_whole("max_poll_interval_ms", max_poll_interval_ms, low=1)
         _check_deserializers(key_deserializer, value_deserializer)

@@ -21,7 +21,7 @@ import contextlib
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from minilog.assignors import Assignor, assign
@@ -71,22 +71,26 @@ class Member:
         self.pattern: re.Pattern[str] | None = None
         self.topics: frozenset[str] = frozenset()  # those of them that are there
         self.held: set[TopicPartition] = set()  # what it was told it has
+        self.gone: set[TopicPartition] = set()  # what it had of topics that were deleted
         self.polls = 0  # of its threads, so many are in a poll
         self.last_poll_ms = 0
         self.seen_version = -1
 
 
 class Commit(NamedTuple):
-    """Offsets that a transaction commits for a member, or for nobody in particular."""
+    """Offsets to commit for a member, or for nobody in particular; ``read`` has the partitions
+    they were read from, as there may be another topic of that name by now."""
 
     member: Member | None
     offsets: Mapping[TopicPartition, int]
+    read: Mapping[TopicPartition, Partition]
 
 
 class Share(NamedTuple):
     """What a member has, and what of it it must give up."""
 
     partitions: dict[TopicPartition, Partition]
+    terms: dict[TopicPartition, int]  # another number when it was another's in between
     revoked: list[TopicPartition]
 
 
@@ -102,6 +106,7 @@ class Coordinator(Waiters):
         self._partitions: dict[TopicPartition, Partition] = {}
         self._owners: dict[TopicPartition, Member] = {}
         self._targets: dict[TopicPartition, Member] = {}
+        self._terms: dict[TopicPartition, int] = {}  # how often each has got another owner
         self._pins: dict[Place, int] = {}  # where those begin who begin at the end
         self._dropped: deque[Member] = deque()  # whose consumers nobody refers to any more
         self._ticket = 0  # changes with what an assignor is asked
@@ -113,10 +118,14 @@ class Coordinator(Waiters):
 
     # ------------------------------------------------------------ joining and leaving
 
-    def join(self, member: Member, member_id: str | None) -> None:
-        """Take a member in, or take what it subscribes to now; it has its share at once."""
+    def join(self, member: Member, member_id: str | None) -> bool:
+        """Take a member in, or take what it subscribes to now; it has its share at once.
+
+        Say whether it was out: whatever it had before, it has lost.
+        """
         with self._lock:
             self._reap()
+            self.check_in(member)
             self._look_at_topics()  # before it is in: partitions that came are late for others
             for other in self._members.values():
                 if other is not member and other.assignor != member.assignor:
@@ -124,6 +133,7 @@ class Coordinator(Waiters):
                         f"group {self.name!r} shares by {other.assignor!r}, this consumer asks for "
                         f"{member.assignor!r}; all members of a group must ask for the same"
                     )
+            was_out = member.is_out
             self._enter(member, member_id)
         try:
             self.settle()
@@ -131,6 +141,7 @@ class Coordinator(Waiters):
             with self._lock:
                 self._remove(member)
             raise
+        return was_out
 
     def _enter(self, member: Member, member_id: str | None) -> None:
         if member.is_out:
@@ -142,6 +153,9 @@ class Coordinator(Waiters):
                 for tp, owner in self._owners.items():
                     if owner is before:
                         self._owners[tp] = self._targets[tp] = member
+                for tp, target in self._targets.items():
+                    if target is before:
+                        self._targets[tp] = member
             member.is_out = False
             self.touch(member)
             self._members[member.id] = member
@@ -177,9 +191,12 @@ class Coordinator(Waiters):
     def _remove(self, member: Member) -> None:
         member.is_out = True
         member.held.clear()
+        member.gone.clear()
         if self._members.get(member.id) is member:
             del self._members[member.id]
         self._owners = {tp: owner for tp, owner in self._owners.items() if owner is not member}
+        # Nor is anything to be handed to it that somebody else gives up before the next sharing.
+        self._targets = {tp: target for tp, target in self._targets.items() if target is not member}
         self._change()
 
     def _change(self) -> None:
@@ -204,7 +221,8 @@ class Coordinator(Waiters):
                 now: dict[str, set[TopicPartition]] = {name: set() for name in members}
                 for tp, owner in self._owners.items():
                     now[owner.id].add(tp)
-                partitions = sorted(self._partitions)
+                wanted = frozenset().union(*topics.values())
+                partitions = sorted(tp for tp in self._partitions if tp.topic in wanted)
                 assignor = self._members[members[0]].assignor if members else "sticky"
             shares = assign(assignor, topics, partitions, now)
             with self._lock:
@@ -225,6 +243,7 @@ class Coordinator(Waiters):
         owner, target = self._owners.get(tp), self._targets.get(tp)
         if owner is target or (owner is not None and tp in owner.held):
             return
+        self._terms[tp] = self._terms.get(tp, 0) + 1
         if target is None:
             del self._owners[tp]
         else:
@@ -255,6 +274,8 @@ class Coordinator(Waiters):
         for member in self._members.values():
             member.topics = self._topics_of(member)
         names = {name for member in self._members.values() for name in member.topics}
+        held = {tp.topic for member in self._members.values() for tp in member.held}
+        names |= {name for name in held if name in self._broker.topics}  # until they are given up
         there = {
             TopicPartition(name, partition.index): partition
             for name in sorted(names)
@@ -263,7 +284,9 @@ class Coordinator(Waiters):
         if there != self._partitions:
             for tp, owner in list(self._owners.items()):
                 if there.get(tp) is not self._partitions.get(tp):
-                    owner.held.discard(tp)  # deleted, or another topic of the same name
+                    if tp in owner.held:  # deleted, or another topic of the same name
+                        owner.held.discard(tp)
+                        owner.gone.add(tp)
                     del self._owners[tp]
             self._partitions = there
             if any(member.is_latest for member in self._members.values()):
@@ -335,15 +358,18 @@ class Coordinator(Waiters):
             if member.is_out:
                 return None
             own = {tp: self._partitions[tp] for tp, o in self._owners.items() if o is member}
-            revoked = sorted(tp for tp in member.held if self._targets.get(tp) is not member)
+            terms = {tp: self._terms[tp] for tp in own}
+            revoked = [tp for tp in member.held if self._targets.get(tp) is not member]
+            revoked = sorted(member.gone.union(revoked))
             if is_told:
                 member.held = set(own)
                 member.seen_version = self.version
-            return Share(own, revoked)
+            return Share(own, terms, revoked)
 
     def release(self, member: Member, revoked: list[TopicPartition]) -> None:
         """Take partitions from a member that gives them up, and hand them on."""
         with self._lock:
+            member.gone.difference_update(revoked)
             for tp in revoked:
                 member.held.discard(tp)
                 if self._owners.get(tp) is member and self._targets.get(tp) is not member:
@@ -367,49 +393,55 @@ class Coordinator(Waiters):
 
     def _pin(self, names: frozenset[str], *, is_first: bool) -> None:
         """Note where the partitions end, or, of those that came later, where they start."""
-        for name in names:
+        known = {place.topic_id for place in self._pins}
+        for name in sorted(names):
             topic = self._broker.topic(name)
+            is_later = not is_first or topic.id.bytes in known
             for partition in topic:
                 place = Place(topic.id.bytes, partition.index)
                 if place not in self._pins:
-                    end = partition.end_offset if is_first else partition.start_offset
+                    end = partition.start_offset if is_later else partition.end_offset
                     self._pins[place] = end
 
     def place_of(self, tp: TopicPartition) -> Place:
         """Return a partition by the id of its topic; UnknownTopicError."""
         return Place(self._broker.topic(tp.topic).id.bytes, tp.partition)
 
-    def commit(self, member: Member | None, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit for a member, or for nobody in particular while there are none.
+    def commit(self, commit: Commit, *, leaves_out: bool = False) -> dict[TopicPartition, int]:
+        """Commit for a member, or for nobody in particular while there are none; return what was.
 
-        CommitError where a partition is not the member's or an offset is beyond the end; then
-        nothing is committed.
+        CommitError where a partition is not the member's, was read of a topic that is no more, or
+        an offset is beyond the end; then nothing is committed, or, if it ``leaves_out`` those,
+        the others.
         """
         ledger = self._broker.ledger
-        with self.holding(member, offsets):
+        with self.holding(commit, leaves_out=leaves_out) as offsets:
             if not offsets:
-                return
-            end = ledger.commit(self.name, {self.place_of(tp): n for tp, n in offsets.items()})
+                return {}
+            places = {place: offset for _, place, offset in offsets}
+            end = ledger.commit(self.name, places)
         ledger.wait_until_kept(end)
+        return {tp: offset for tp, _, offset in offsets}
 
     @contextlib.contextmanager
     def holding(
-        self, member: Member | None, offsets: Mapping[TopicPartition, int]
-    ) -> Iterator[None]:
-        """Have nobody get a partition between the look at who may commit and the commit."""
+        self, commit: Commit, *, leaves_out: bool = False
+    ) -> Iterator[list[tuple[TopicPartition, Place, int]]]:
+        """Say what may be committed, and have nobody get a partition between that look and the
+        commit."""
+        offsets = []
         with self._lock:
             self._reap()
-            for tp, offset in offsets.items():
-                self._check_commit(member, tp, offset)
-            yield
+            for tp, offset in commit.offsets.items():
+                try:
+                    offsets.append((tp, self._place_to_commit(commit, tp), offset))
+                except (CommitError, UnknownMemberError):
+                    if not leaves_out:
+                        raise
+            yield offsets
 
-    def still_owned(self, member: Member, places: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """Return which of these partitions a member still has."""
-        with self._lock:
-            self._reap()
-            return {tp for tp in places if self._owners.get(tp) is member}
-
-    def _check_commit(self, member: Member | None, tp: TopicPartition, offset: int) -> None:
+    def _place_to_commit(self, commit: Commit, tp: TopicPartition) -> Place:
+        member, offset = commit.member, commit.offsets[tp]
         name = f"{tp.topic}-{tp.partition}"
         if member is None and self._members:
             raise CommitError(
@@ -425,13 +457,21 @@ class Coordinator(Waiters):
                     "learn what is"
                 )
         try:
-            end = self._broker.topic(tp.topic)[tp.partition].end_offset
+            partition = self._broker.topic(tp.topic)[tp.partition]
         except UnknownTopicError:
             raise CommitError(f"{name} was not committed: the topic was deleted") from None
+        was = partition if member is None else self._partitions[tp]
+        if not partition is was is commit.read.get(tp, was):
+            raise CommitError(
+                f"offset {offset} of {name} was not committed: the topic it was read from was "
+                "deleted, and this one is another of its name"
+            )
+        end = partition.end_offset
         if offset > end:
             raise CommitError(
                 f"offset {offset} of {name} was not committed: the partition ends at {end}"
             )
+        return Place(partition.topic_id, partition.index)
 
     # ------------------------------------------------------------ from outside
 

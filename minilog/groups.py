@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from minilog.arguments import check_whole
-from minilog.coordinator import Coordinator
+from minilog.coordinator import Commit, Coordinator
 from minilog.errors import ConfigError, GroupError
 from minilog.ledger import Ledger
 from minilog.partition import Partition
@@ -98,7 +98,8 @@ class Group:
         a commit. ``dry_run`` commits nothing. GroupError while it has members.
         """
         target = _target(to)
-        self._broker.check_writable()
+        if not dry_run:
+            self._broker.check_writable()
         members = self.members
         if members and not dry_run:
             raise GroupError(
@@ -119,7 +120,7 @@ class Group:
             changed[tp] = (before, wanted)
         if not dry_run:
             after = {tp: offset for tp, (_, offset) in changed.items()}
-            self._coordinator().commit(None, after)
+            self._coordinator().commit(Commit(None, after, {}))
         return changed
 
     def _coordinator(self) -> Coordinator:

@@ -50,6 +50,11 @@ class Home:
         """Say whether the directory is there."""
         return self.directory.exists()
 
+    def make(self) -> None:
+        """Make the directory, durably, unless it is a log already."""
+        if not self.exists() or BROKER_FILE not in self.directory.names():
+            self.directory.make()
+
     # ------------------------------------------------------------ broker.json
 
     def enter(self) -> None:
@@ -145,8 +150,12 @@ class Home:
                 names = child.names()
                 if TOPIC_FILE in names or any(name.isdecimal() for name in names):
                     state = TopicState.load(child)
-                    if topic_directory(state.name) == directory_name:
-                        yield state.name, state
+                    if topic_directory(state.name) != directory_name:
+                        raise CorruptionError(
+                            f"it is that of topic {state.name!r}; restore its own from a copy",
+                            path=f"{child.path}/{TOPIC_FILE}",
+                        )
+                    yield state.name, state
             except StorageError as error:
                 if TOPIC_NAME.fullmatch(name) and not self._is_file(directory_name):
                     yield name, error

@@ -51,6 +51,7 @@ class Membership:
         self._callbacks: Callbacks = {}
         self._is_joined = False  # else its partitions are assigned by hand, or it has none
         self._is_following = False
+        self._lost: list[TopicPartition] = []  # of which the callback is still to hear
         self.member = Member(assignor, max_poll_interval_ms, is_latest=places.begins_at_end)
 
     # ------------------------------------------------------------ in and out
@@ -62,10 +63,12 @@ class Membership:
         before = (self.member.names, self.member.pattern)
         self.member.names, self.member.pattern = names, pattern
         try:
-            self.coordinator.join(self.member, self._member_id)
+            was_out = self.coordinator.join(self.member, self._member_id)
         except BaseException:
             self.member.names, self.member.pattern = before
             raise
+        if was_out and self._is_joined:
+            self._lost += sorted(self._places.clear())  # the next poll tells it
         self._callbacks = callbacks
         self._is_joined = True
 
@@ -84,6 +87,7 @@ class Membership:
         """Commit what is done and tell the callback what goes."""
         if commits:
             self.commit_done()
+        self._tell_lost()
         self._call_back("on_lost" if self._is_out() else "on_revoked", gone)
 
     def _is_out(self) -> bool:
@@ -146,8 +150,9 @@ class Membership:
             share = self.coordinator.share(self.member)
             if share is None:
                 with self._lock:
-                    lost = sorted(self._places.clear())
-                self._call_back("on_lost", lost)
+                    self._lost += sorted(self._places.clear())
+            self._tell_lost()
+            if share is None:
                 if self._is_joined:
                     self.coordinator.join(self.member, self._member_id)
             elif share.revoked:
@@ -156,7 +161,7 @@ class Membership:
                 with self._lock:
                     share = self.coordinator.share(self.member, is_told=True)
                     if share is not None and not share.revoked:
-                        return self._places.replace(share.partitions, self.place_for())
+                        return self._places.replace(share.partitions, self.place_for(), share.terms)
         return []
 
     def _give_up(self, revoked: list[TopicPartition]) -> None:
@@ -166,6 +171,10 @@ class Membership:
             self._call_back("on_revoked", read)
         finally:
             self.coordinator.release(self.member, revoked)
+
+    def _tell_lost(self) -> None:
+        lost, self._lost = self._lost, []
+        self._call_back("on_lost", lost)
 
     def _call_back(self, name: str, tps: list[TopicPartition]) -> None:
         """Run a callback; who has none for what was lost is told that it was revoked, as Kafka's
@@ -183,7 +192,7 @@ class Membership:
         share = self.coordinator.share(self.member)
         if share is None:
             return []  # the next poll says it
-        return self._places.replace(share.partitions, self.place_for())
+        return self._places.replace(share.partitions, self.place_for(), share.terms)
 
     def place_for(self) -> Callable[[TopicPartition, Partition], Place]:
         """Return what makes a place for a partition: at what was committed, if anything was."""
@@ -210,18 +219,20 @@ class Membership:
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit these; CommitError where one is not this member's."""
         with self._lock:
-            member = self.member if self._is_joined else None
-            if member is None:
+            if not self._is_joined:
                 for tp in offsets:
                     _ = self._places[tp]  # NotAssignedError
-            self.coordinator.commit(member, offsets)
-            self._places.note_committed(offsets)
+            committed = self.coordinator.commit(self._commit_of(offsets))
+            self._places.note_committed(committed)
+
+    def _commit_of(self, offsets: Mapping[TopicPartition, int]) -> Commit:
+        member = self.member if self._is_joined else None
+        return Commit(member, offsets, self._places.partitions())
 
     def hand_over_commits(self) -> tuple[str, Commit]:
         """Have transactions commit from now on; return what the next one is to commit."""
         self._auto_commit = False
-        member = self.member if self._is_joined else None
-        return self.coordinator.name, Commit(member, self._places.delivered())
+        return self.coordinator.name, self._commit_of(self._places.delivered())
 
     def commit_done(self) -> None:
         """Commit what is done, if that is wanted; what is not this member's any more is left out:
@@ -230,10 +241,6 @@ class Membership:
             return
         with self._lock:
             offsets = self._places.uncommitted()
-            if offsets and self._is_joined:
-                owned = self.coordinator.still_owned(self.member, offsets)
-                offsets = {tp: offset for tp, offset in offsets.items() if tp in owned}
             if offsets:
-                member = self.member if self._is_joined else None
-                self.coordinator.commit(member, offsets)
-                self._places.note_committed(offsets)
+                commit = self._commit_of(offsets)
+                self._places.note_committed(self.coordinator.commit(commit, leaves_out=True))

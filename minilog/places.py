@@ -34,6 +34,7 @@ class Place:
         "is_paused",
         "partition",
         "position",
+        "term",
     )
 
     def __init__(self, partition: Partition, position: int | None) -> None:
@@ -44,6 +45,7 @@ class Place:
         self.committed: int | None = None  # what this consumer knows its group to have committed
         self.is_paused = False
         self.is_given_up = False  # what was fetched before is not delivered after
+        self.term = 0  # another number when somebody else had the partition in between
 
     def deliver(self, position: int) -> None:
         """Note that the records before ``position`` have been handed out."""
@@ -100,6 +102,10 @@ class Places:
         """Return the places with their names."""
         return list(self._places.items())
 
+    def partitions(self) -> dict[TopicPartition, Partition]:
+        """Return what is read."""
+        return {tp: place.partition for tp, place in self._places.items()}
+
     def running(self) -> list[tuple[TopicPartition, Place]]:
         """Return those that are not paused."""
         return [
@@ -125,15 +131,23 @@ class Places:
         """Whether one begins at the end where nothing says otherwise."""
         return self._reset == "latest"
 
-    def replace(self, found: dict[TopicPartition, Partition], make: Maker) -> list[TopicPartition]:
+    def replace(
+        self,
+        found: dict[TopicPartition, Partition],
+        make: Maker,
+        terms: Mapping[TopicPartition, int] | None = None,
+    ) -> list[TopicPartition]:
         """Take these partitions for the present ones, keeping the places of those that stay;
-        return those that are new."""
+        return those that are new, or were somebody else's in between: their term has changed."""
         places: dict[TopicPartition, Place] = {}
         added = []
         for tp, partition in found.items():
             place = self._places.get(tp)
-            if place is None or place.partition is not partition or place.is_given_up:
+            term = 0 if terms is None else terms[tp]
+            is_same = place is not None and place.partition is partition and place.term == term
+            if place is None or not is_same or place.is_given_up:
                 place = make(tp, partition)
+                place.term = term
                 added.append(tp)
             places[tp] = place
         for tp, place in self._places.items():

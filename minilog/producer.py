@@ -555,7 +555,7 @@ class Transaction:
             named = {TopicPartition(*tp): offset for tp, offset in offsets.items()}
             for tp, offset in named.items():
                 check_whole(f"offset of {tp.topic}-{tp.partition}", offset)
-            self._work.commit_offsets(group, Commit(None, named))
+            self._work.commit_offsets(group, Commit(None, named, {}))
             return
         if not hasattr(offsets, "hand_over_commits"):
             raise TypeError(f"offsets is {offsets!r}; give a consumer or {{partition: offset}}")

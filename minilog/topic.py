@@ -197,6 +197,7 @@ class Topic:
             self._owner.check_writable()
             config = self.config.override(settings)
             check_codec(config.compression)
+            self._owner.before_write()
             self._save(self._state._replace(config=config))
             for partition in self._partitions:
                 partition.configure()
@@ -233,6 +234,7 @@ class Topic:
                 )
             if total == before:
                 return
+            self._owner.before_write()
             make_partitions(self._directory, self.id, range(before, total), self._owner.clock)
             self._save(self._state._replace(partition_count=total))
             self._owner.partitions_made(self, range(before, total))

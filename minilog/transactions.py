@@ -99,7 +99,7 @@ class Work:
         """Have offsets of a group committed with it."""
         with self._lock:
             self.check()
-            with self._host.coordinator(group).holding(commit.member, commit.offsets):
+            with self._host.coordinator(group).holding(commit):
                 self._commits.setdefault(group, []).append(commit)
 
     # ------------------------------------------------------------ its end
@@ -130,10 +130,11 @@ class Work:
         with contextlib.ExitStack() as stack:
             for group, commits in sorted(self._commits.items()):
                 coordinator = self._host.coordinator(group)
-                latest = commits[-1].member
                 merged = {tp: n for commit in commits for tp, n in commit.offsets.items()}
-                stack.enter_context(coordinator.holding(latest, merged))
-                offsets[group] = {coordinator.place_of(tp): n for tp, n in merged.items()}
+                read = {tp: p for commit in commits for tp, p in commit.read.items()}
+                commit = Commit(commits[-1].member, merged, read)
+                held = stack.enter_context(coordinator.holding(commit))
+                offsets[group] = {place: offset for _, place, offset in held}
             kept = ledger.end(self.transaction, Ending(True, ends, offsets))
         ledger.wait_until_kept(kept)
 

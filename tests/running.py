@@ -71,6 +71,16 @@ class Running(Generic[T]):
         return outcome
 
 
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Look until something holds that another thread is to bring about."""
+    pause = threading.Event()
+    for _ in range(PATIENCE_S * 500):
+        if holds():
+            return True
+        pause.wait(0.002)
+    return False
+
+
 def advance_until_done(clock: ManualClock, running: Running[Any], step_ms: int = 100) -> int:
     """Advance step by step until the call returns; the milliseconds it took."""
     for steps in range(1, 1001):

@@ -352,8 +352,9 @@ class DiskFile:
 class DiskDirectory:
     """A directory on a disk."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_top: bool = False) -> None:
         self.path = path
+        self._is_top = is_top
 
     def _join(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -382,8 +383,24 @@ class DiskDirectory:
         return DiskDirectory(self._join(name))
 
     def make(self) -> None:
-        """Make the directory and those above it that are missing."""
-        os.makedirs(self.path, mode=DIRECTORY_MODE, exist_ok=True)
+        """Make the directory and those above it that are missing.
+
+        Of one above which nobody syncs, all these names are on the disk then.
+        """
+        if not self._is_top:
+            os.makedirs(self.path, mode=DIRECTORY_MODE, exist_ok=True)
+            return
+        missing = []
+        path = self.path
+        while not os.path.isdir(path) and path != os.path.dirname(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        # The lowest one that is there may have been made by a process that was killed here.
+        sync_names(os.path.dirname(path))
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, DIRECTORY_MODE)
+            sync_names(os.path.dirname(path))
 
     def stamp(self, name: str) -> tuple[int, ...]:
         """Return what changes when the file ``name`` is replaced; empty when it is not there."""
@@ -443,15 +460,24 @@ class DiskDirectory:
 
     def sync(self) -> None:
         """Return when the names in this directory are on the disk."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_names(self.path)
 
     def lock(self, name: str) -> Lock:
         """Take the directory's one writer's lock, or raise LockedError at once."""
         return DiskLock(self, name)
+
+
+def sync_names(path: str) -> None:
+    """Return when the names in a directory are on the disk."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # one that may be written, not listed: all disks, then
+        os.sync()
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class DiskLock:
@@ -536,7 +562,7 @@ def boot_id() -> str:
 
 def disk_directory(path: PathLike) -> DiskDirectory:
     """Return the directory at ``path``, which may itself be reached through a symbolic link."""
-    return DiskDirectory(os.path.realpath(os.fspath(path)))
+    return DiskDirectory(os.path.realpath(os.fspath(path)), is_top=True)
 
 
 def call_in_forked_child(callback: object) -> None:

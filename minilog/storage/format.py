@@ -366,8 +366,7 @@ def is_plausible(fields: tuple[int, ...], room: int) -> bool:
 def encode_document(content: dict[str, Any]) -> bytes:
     """Return a small JSON file: the content, its format and its own checksum."""
     content = {"format": FORMAT, **content}
-    content["crc32c"] = crc32c(_canonical(content))
-    return json.dumps(content, indent=1).encode() + b"\n"
+    return _rendered(content, crc32c(_canonical(content)))
 
 
 def decode_document(data: bytes, path: str) -> dict[str, Any]:
@@ -382,7 +381,8 @@ def decode_document(data: bytes, path: str) -> dict[str, Any]:
     if isinstance(version, int) and version > FORMAT:
         raise unsupported(path, version)
     found = content.pop("crc32c", None)
-    if found != crc32c(_canonical(content)) or encode_document(content) != data:
+    crc = crc32c(_canonical(content))
+    if found != crc or _rendered(content, crc) != data:
         raise CorruptionError("it fails its checksum: its bytes were changed", path=path)
     return content
 
@@ -395,6 +395,10 @@ def unsupported(path: str, version: int) -> UnsupportedFormatError:
         found=version,
         supported=FORMAT,
     )
+
+
+def _rendered(content: dict[str, Any], crc: int) -> bytes:
+    return json.dumps({**content, "crc32c": crc}, indent=1).encode() + b"\n"
 
 
 def _canonical(content: dict[str, Any]) -> bytes:

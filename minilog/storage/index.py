@@ -145,7 +145,9 @@ class Index:
         while found:
             found -= 1
             entry, largest = words[found], times[2 * found]
-            if times[2 * found + 1] == self._check(largest, entry):
+            # After a crash the entries may be out of order: what was bisected to may be beyond.
+            is_below = entry & 0xFFFFFFFF < position
+            if is_below and times[2 * found + 1] == self._check(largest, entry):
                 return entry >> 32, entry & 0xFFFFFFFF, largest
         return None
 
@@ -155,6 +157,20 @@ class Index:
             return
         words = self._readable(self._count).words
         self._cut(bisect_right(range(self._count), position, key=lambda n: words[n] & 0xFFFFFFFF))
+
+    def keep_through(self, position: int) -> bool:
+        """Keep the entries up to that of the frame at a position, and none behind; False unless
+        all of them ascend and prove themselves, and that one is there."""
+        before = 0
+        for number, (relative, entry_position, largest) in enumerate(self.entries()):
+            entry = relative << 32 | entry_position
+            if entry <= before or largest < 0:
+                return False
+            if entry_position == position:
+                self._cut(number + 1)
+                return True
+            before = entry
+        return False
 
     def _cut(self, count: int) -> None:
         if count < self._count:
@@ -183,8 +199,9 @@ class Index:
         self._maps = self._looks = None
         self._count = 0
         for name in self._names:
-            with contextlib.suppress(FileNotFoundError):
-                self._directory.unlink(name)
+            if self._directory.stamp(name):  # asked first: a read may be asking on a full disk
+                with contextlib.suppress(FileNotFoundError):
+                    self._directory.unlink(name)
 
     def unmap(self) -> None:
         """Let go of the maps until the next use."""

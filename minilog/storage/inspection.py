@@ -47,6 +47,9 @@ def inspect_log(
     bases = sorted(int(match[1]) for match in matches if match)
     if not bases:
         return Inspection([Problem(directory.path, 0, None, "the log's files are gone")], 0, 0)
+    # A crash may bring back segments that were dropped: the next opening removes them.
+    while len(bases) > 1 and bases[1] <= start_offset:
+        del bases[0]
     problems: list[Problem] = []
     count = size = 0
     due = min(bases[0], start_offset)

@@ -23,7 +23,14 @@ from minilog.storage.batch import Batch
 from minilog.storage.files import UNFINISHED, Directory, MapLimit
 from minilog.storage.index import Index
 from minilog.storage.reading import Tail, count_from, offset_at, read
-from minilog.storage.recovery import CleanMark, Problem, resume_clean, resume_unclean
+from minilog.storage.recovery import (
+    CleanMark,
+    Problem,
+    is_outdated,
+    look_behind_damage,
+    resume_clean,
+    resume_unclean,
+)
 from minilog.storage.segment import Place, Segment, log_name
 from minilog.storage.singles import Budget
 
@@ -50,7 +57,8 @@ class Opening(NamedTuple):
 
     ``mark`` is what a clean close left, None after a crash; ``same_boot`` says that the machine
     has run on since the last writer; ``is_write_through`` that every append will be synced;
-    ``now_ms`` stands for the time of the last append where a crash has left it unknown.
+    ``now_ms`` stands for the time of the last append where a crash has left it unknown. What
+    is below ``start_offset`` was deleted.
     """
 
     is_writable: bool = True
@@ -58,6 +66,7 @@ class Opening(NamedTuple):
     same_boot: bool = False
     is_write_through: bool = False
     now_ms: int = 0
+    start_offset: int = 0
 
 
 class Log:
@@ -82,7 +91,7 @@ class Log:
         self._dropped: list[Segment] = []  # dropped, likewise; oldest first
         bases = self._bases()
         if opening.is_writable:
-            bases = self._without_leftovers(bases, is_clean=opening.mark is not None)
+            bases = self._without_leftovers(bases, opening)
         segments = [Segment(self._place, base, config, 0) for base in bases]
         if not segments:
             raise CorruptionError(
@@ -102,11 +111,15 @@ class Log:
 
     @classmethod
     def create(cls, directory: Directory, identity: bytes, base_offset: int, now_ms: int) -> None:
-        """Make the files of an empty log that begins at ``base_offset``; nothing is synced yet."""
+        """Make the files of an empty log that begins at ``base_offset``; its name is not synced.
+
+        The header is: a clean close may come before the log is ever opened, and says it is there.
+        """
         directory.make()
         place = Place(directory, identity, MapLimit(1), True)
         segment = Segment(place, base_offset, TopicConfig(), 1)
         segment.create(base_offset, now_ms)
+        segment.sync()
         segment.unmap()
 
     @classmethod
@@ -126,14 +139,15 @@ class Log:
         matches = map(SEGMENT_FILE.fullmatch, self.directory.names())
         return sorted(int(match[1]) for match in matches if match)
 
-    def _without_leftovers(self, bases: list[int], *, is_clean: bool) -> list[int]:
+    def _without_leftovers(self, bases: list[int], opening: Opening) -> list[int]:
         """Remove what a crash left in the middle of a compaction or a deletion: a file half
-        written, segments that another was put for, indexes of none or by halves."""
+        written, segments that another was put for or that were dropped, indexes of none or by
+        halves. A crash may bring back any of those that were dropped, which is no gap."""
         for name in filter(UNFINISHED_FILE.fullmatch, self.directory.names()):
             self.directory.unlink(name)
-        if is_clean:
+        if opening.mark is not None:
             return bases
-        bases = self._without_superseded(bases)
+        bases = self._without_superseded(bases, opening.start_offset)
         indexes = filter(INDEX_FILE.fullmatch, self.directory.names())
         halves = Counter(name.partition(".")[0] for name in indexes)
         present = set(map(log_name, bases))
@@ -142,26 +156,27 @@ class Log:
                 Index(self.directory, stem, 0).remove()
         return bases
 
-    def _without_superseded(self, bases: list[int]) -> list[int]:
-        """Remove the segments whose records are in one that compaction has put for them."""
+    def _without_superseded(self, bases: list[int], start_offset: int) -> list[int]:
+        """Remove the segments whose records are in one that compaction has put for them, and
+        those that have none at or behind the start."""
         kept: list[int] = []
         due = 0
-        for base in bases:
+        for base, following in zip(bases, [*bases[1:], None]):
             segment = self._segment(base)
-            if base < due:
+            is_dropped = following is not None and following <= start_offset
+            if base < due or is_dropped:
                 segment.remove()
                 continue
             kept.append(base)
-            is_last = base == bases[-1]
-            if not is_last and segment.is_of_compaction() and segment.load_seal():
+            if following is not None and segment.is_of_compaction() and segment.load_seal():
                 due = segment.next_offset
         return kept
 
     def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
         mark, last = opening.mark, segments[-1]
-        if mark is None:
+        if mark is None or is_outdated(mark, last):
             segments, epoch, problems, durable_base = resume_unclean(
-                segments, self.directory, opening.same_boot
+                segments, self.directory, opening.same_boot, mark
             )
             self.problems = problems
             if not segments[-1].is_sealed:
@@ -194,6 +209,7 @@ class Log:
             last.freeze(last.file_size(), mark.next_offset)
         else:
             last.skip_to_last_entry()
+            look_behind_damage(last)
 
     # ------------------------------------------------------------ where it begins and ends
 

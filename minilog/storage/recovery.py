@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from minilog.errors import CorruptionError
+from minilog.records import LATEST_TIMESTAMP
 from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.files import ZEROS, Directory, Region
@@ -63,38 +64,50 @@ class Found(NamedTuple):
     seal: f.Prefix | None
 
 
+def is_outdated(mark: CleanMark, last: Segment) -> bool:
+    """Say whether a log has more than it had when it was closed: then the mark is an older one,
+    or others have written, and only reading the log tells what."""
+    if last.base_offset != mark.base_offset:
+        return last.base_offset > mark.base_offset
+    if mark.is_sealed:
+        return False
+    size = last.file_size()
+    return size > mark.position != scan.last_used(last.region(), mark.position, size)
+
+
 def resume_clean(segment: Segment, mark: CleanMark, same_boot: bool) -> list[Problem]:
     """Open the last segment of a log that was closed; report what happened to it since."""
     size = segment.file_size()
     if mark.is_sealed and segment.load_seal() and segment.next_offset == mark.next_offset:
+        segment.take_as_synced()
         return []
-    tail = (mark.position, mark.next_offset)
     if size < mark.position or mark.is_sealed:
         segment.freeze(size, mark.next_offset)
         reason = f"the file has {size} bytes; {mark.position} were there when it was closed"
         return [Problem(segment.path, size, None, reason)]
-    segment.resume(tail, mark.largest_timestamp, mark.last_append_ms)
+    segment.resume((mark.position, mark.next_offset), mark.largest_timestamp, mark.last_append_ms)
     segment.durable = mark.position
     if same_boot:
         segment.ensure_index()
     else:
         segment.mend_index()  # a close syncs none; a power cut may have come after it
-    if size == mark.position:
-        return []
-    return _drop(segment, mark.position, mark.next_offset, segment.region())
+    return []
 
 
-def resume_unclean(segments: list[Segment], directory: Directory, same_boot: bool) -> Recovered:
+def resume_unclean(
+    segments: list[Segment], directory: Directory, same_boot: bool, mark: CleanMark | None = None
+) -> Recovered:
     """Find the end of a log that was not closed, in the last of its segments or before.
 
     With ``same_boot`` only the process died, not the machine: all it stored is in the page
-    cache, and only the last segment can have a torn frame.
+    cache, and only the last segment can have a torn frame. ``mark`` is an earlier close's: what
+    it has was synced.
     """
     problems: list[Problem] = []
     last = segments[-1]
     if same_boot:
         found = find_end(last, same_boot)
-        recovered = _finish(segments, found, problems)
+        recovered = _finish(segments, found, problems, mark)
         durable_base = _durable_base(segments, found)
         if durable_base < last.base_offset and not last.is_sealed:
             last.durable = 0  # what says of itself that it is synced says so of all before it
@@ -108,8 +121,8 @@ def resume_unclean(segments: list[Segment], directory: Directory, same_boot: boo
         if _is_synced_since(segments[number + 1 :]):
             continue  # damage before what is known to be synced: reading it will say so
         problems += _quarantine_segments(segments[number + 1 :], directory)
-        return _finish(segments[: number + 1], found, problems)
-    return _finish(segments, find_end(last, same_boot), problems)
+        return _finish(segments[: number + 1], found, problems, mark)
+    return _finish(segments, find_end(last, same_boot), problems, mark)
 
 
 class Recovered(NamedTuple):
@@ -119,6 +132,19 @@ class Recovered(NamedTuple):
     epoch: int
     problems: list[Problem]
     durable_base: int  # of the oldest segment that may not be on the disk
+
+
+def look_behind_damage(segment: Segment) -> None:
+    """Have a live segment end behind damage that its walk has stopped at, where what follows
+    says that those bytes were synced: reading them is to raise, not to end there."""
+    segment.follow()
+    position, next_offset = segment.tail
+    found = Found(position, next_offset, segment.largest_timestamp, 0, 0, None)
+    beyond = [] if segment.is_sealed else _frames_beyond(segment, found)
+    if any(durable > position for _, _, durable in beyond):
+        segment.follow()  # its writer may have come so far meanwhile
+        if segment.tail[0] == position:
+            segment.resume(beyond[-1][:2], LATEST_TIMESTAMP, 0)
 
 
 def find_end(segment: Segment, same_boot: bool) -> Found:
@@ -142,7 +168,9 @@ def find_end(segment: Segment, same_boot: bool) -> Found:
     return Found(position, next_offset, largest, durable, epoch, seal)
 
 
-def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> Recovered:
+def _finish(
+    segments: list[Segment], found: Found, problems: list[Problem], mark: CleanMark | None
+) -> Recovered:
     """Make the last of the segments end where its whole frames do."""
     last = segments[-1]
     epoch = found.epoch
@@ -157,10 +185,14 @@ def _finish(segments: list[Segment], found: Found, problems: list[Problem]) -> R
         last.resume((found.position, found.next_offset), found.largest_timestamp, 0)
         last.finish_seal()
         last.accept_seal(found.position, found.seal, last.region())
+        last.take_as_synced()
         return Recovered(segments, epoch, problems, last.base_offset)
     region, size = last.region(), last.file_size()
     tail = (found.position, found.next_offset)
     beyond = _frames_beyond(last, found)
+    if mark is not None and mark.base_offset == last.base_offset:
+        beyond.append((mark.position, mark.next_offset, mark.position))
+        beyond.sort()
     if any(durable > found.position for _, _, durable in beyond):
         position, next_offset, _ = beyond[-1]
         last.freeze(position, next_offset)
@@ -183,6 +215,7 @@ def _finish_sealed(segment: Segment, found: Found) -> None:
     segment.resume((found.position, found.next_offset), found.largest_timestamp, segment.began_ms())
     if found.seal is None:
         segment.set_epoch(found.epoch)
+        segment.reindex()
         segment.seal()
     else:
         segment.finish_seal()

@@ -466,14 +466,22 @@ class Segment:
         if self.tail[0] != position:
             return
         if isinstance(error, OSError):
-            with contextlib.suppress(OSError):  # else the next append stores over it
-                self.region()[position : position + 8] = bytes(8)
+            self._wipe(position)
             return
         region = self.region()
         prefix = scan.prefix_at(region, position, len(region))
         is_ours = prefix is not None and prefix.offset == offset and not prefix.flags & f.SEAL
         if is_ours and prefix is not None and scan.is_whole(region, prefix, position, self.seed):
             self.tail = (position + f.aligned(prefix.size), prefix.next_offset)
+
+    def _wipe(self, position: int) -> None:
+        """Zero what a failed write has left behind the tail (I5); a shorter frame would not cover
+        it. Where that fails too, it is told as torn when the log is opened after a crash."""
+        with contextlib.suppress(OSError):
+            region = self.region()
+            used = scan.last_used(region, position, len(region))
+            if used > position:
+                region[position:used] = bytes(used - position)
 
     def has_room(self, size: int) -> bool:
         """Say whether a frame of ``size`` bytes belongs here; a lone one always does."""
@@ -546,11 +554,15 @@ class Segment:
         count = next_offset - self.base_offset
         seal = f.Seal(next_offset, self.largest_timestamp, self.last_append_ms, count)
         frame = f.encode_seal(seal, self._epoch, self.durable, self.seed, position)
-        self.region()[position:end] = frame
-        self._give_back(end)
-        if self._index is not None:
-            self._index.cut_behind(position - 1)  # an append that was interrupted left its entry
-            self._index.trim()
+        try:
+            self.region()[position:end] = frame
+            self._give_back(end)
+            if self._index is not None:
+                self._index.cut_behind(position - 1)  # an interrupted append left its entry
+                self._index.trim()
+        except OSError:
+            self._wipe(position)
+            raise
         self._sealed_count = count
         self.is_sealed = True
 
@@ -577,12 +589,15 @@ class Segment:
         self._limit = CLOSED
         self._region = None
         self._filled = 0
-        if file.size() > end:
+        size = file.size()
+        if size > end:
             file.trim(end)
+        elif size < end:  # nothing could be reserved, so the last frame lacks its padding
+            file.write(size, ZEROS[: end - size])
 
     def sync(self) -> None:
         """Return when everything up to the present tail is on the disk."""
-        position = self.tail[0]
+        position = self._end_position()
         self.writable_file().sync()
         self.durable = max(position, self.durable)
         self._set_context()
@@ -590,6 +605,13 @@ class Segment:
     def sync_index(self) -> None:
         """Return when the index is on the disk, if there is one."""
         Index(self._place.directory, self.name, self.seed).sync()
+
+    def take_as_synced(self) -> None:
+        """Know that everything up to the present tail is on the disk."""
+        self.durable = self._end_position()
+
+    def _end_position(self) -> int:
+        return self.tail[0] + (f.SEAL_SIZE if self.is_sealed else 0)
 
     def follow(self) -> bool:
         """Take in what another process has appended since; True when the segment was sealed."""
@@ -640,7 +662,7 @@ class Segment:
 
     def is_dirty(self) -> bool:
         """Say whether there is something that was not synced."""
-        return self.durable < self.tail[0]
+        return self.durable < self._end_position()
 
     def reconfigure(self, config: TopicConfig) -> None:
         """Go on with other settings."""
@@ -761,14 +783,17 @@ class Segment:
             self._index = self._open_index()
 
     def reindex(self) -> None:
-        """Make the index on the disk agree with a log that ends at the present tail."""
+        """Make the index on the disk agree with a log that ends at the present tail.
+
+        After a crash any of its entries may be missing or garbage: then it is made anew.
+        """
         directory = self._place.directory
-        index = Index.open(directory, self.name, self.seed)
-        if index is None:
-            Index(directory, self.name, self.seed).remove()
-            index = Index(directory, self.name, self.seed)
         start = self.trusted_start(same_boot=True, below=self.tail[0])
-        index.cut_behind(start.position)
+        index = Index.open(directory, self.name, self.seed)
+        if index is None or not index.keep_through(start.position):
+            index = Index(directory, self.name, self.seed)
+            index.remove()
+            start = Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0)
         self._index = index
         self.index_frames(index, start)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from images import Image, image_of, logs_of, write_image
+from images import Image, crashed_copy, image_of, logs_of, write_image
 
 import minilog
 from minilog import Broker, CorruptionError, Partition, Record, StorageError, verify
 from minilog.testing import ManualClock
+from tests.torture.damage import SAMPLES, block_changes, changes, check_share
 
 HANG_S = 20  # a guard, not a measure: what takes so long does not end
 TOPIC = "t"
@@ -462,3 +463,119 @@ def test_a_damaged_batch_that_claims_the_records_behind_it_does_not_have_them(
             partition.read(15)
         assert (caught.value.offset, caught.value.next_offset) == (10, 20)
         assert partition.read(20).values == [b"%d" % n for n in range(20, 30)]
+
+
+# ---------------------------------------------------------------- every bit, block and file
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_small_log_damaged_in_any_way_is_right_or_says_so(sample: str) -> None:
+    """A share of all bits, lengths and blocks; ``tests/torture`` takes all of them."""
+    turn = SAMPLES.index(sample)
+    result = check_share("small", changes, lambda number: number % 499 == 7 * turn, sample)
+    assert result.case_count > 200
+    assert not result.failures, "\n\n".join(map(str, result.failures[:5]))
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_log_with_files_gone_and_blocks_moved_is_right_or_says_so(sample: str) -> None:
+    turn = SAMPLES.index(sample)
+    result = check_share("large", block_changes, lambda number: number % 5 == turn, sample)
+    assert result.case_count > 80
+    assert not result.failures, "\n\n".join(map(str, result.failures[:5]))
+
+
+def test_an_index_whose_entries_are_out_of_order_does_not_keep_recovery_for_ever(
+    tmp_path: Path,
+) -> None:
+    """The search for an entry below a position gave one above it, again and again."""
+    with Broker(tmp_path / "log", sync="never", maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic(TOPIC, index_interval_bytes=100)[0]
+        for number in range(40):
+            partition.append(b"%d" % number * 10)
+        expected = list(partition)
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=True)
+    index = crashed / TOPIC / "0" / "00000000000000000000.index"
+    data = bytearray(index.read_bytes())
+    count = len(data.rstrip(b"\0")) // 8
+    assert count > 10
+    for number in range(count):
+        changed = bytearray(data)
+        changed[number * 8 + 2] ^= 0x80  # a position far behind the end
+        index.write_bytes(changed)
+        signal.alarm(HANG_S)
+        with Broker(crashed) as broker:
+            assert list(broker.topic(TOPIC)[0]) == expected
+        signal.alarm(0)
+        shutil.rmtree(crashed)
+        crashed_copy(tmp_path / "log", crashed, power_cut=True)
+        index.write_bytes(data)
+
+
+def test_the_mark_of_an_earlier_close_does_not_cost_what_came_after_it(tmp_path: Path) -> None:
+    """Whatever stood behind the place it marks was dropped to quarantine."""
+    path = tmp_path / "log"
+    settings: dict[str, int] = {"segment_bytes": 400}
+    with Broker(path) as broker:
+        broker.create_topic(TOPIC, **settings)[0].append(b"first")
+    marks = [(path / "clean.json").read_bytes()]
+    for number in range(12):
+        with Broker(path) as broker:
+            broker.topic(TOPIC)[0].append(b"%d" % number * 20)
+            expected = list(broker.topic(TOPIC)[0])
+        marks.append((path / "clean.json").read_bytes())
+    assert len(logs_of(path, TOPIC)) > 1
+    image = image_of(path)
+    for mark in marks:
+        for read_only in (True, False):
+            write_image(path, {**image, "clean.json": mark})
+            with Broker(path, read_only=read_only) as broker:
+                assert list(broker.topic(TOPIC)[0]) == expected
+                if not read_only:
+                    assert broker.topic(TOPIC)[0].append(b"more") == len(expected)
+
+
+def test_a_topic_with_the_settings_of_another_is_told_and_not_left_out(sample: Sample) -> None:
+    """It was passed over in silence, as a directory that is none of ours."""
+    with Broker(sample.path) as broker:
+        broker.create_topic("other")[0].append(b"x")
+    ours, others = (sample.path / name / "topic.json" for name in (TOPIC, "other"))
+    mine = ours.read_bytes()
+    ours.write_bytes(others.read_bytes())
+    others.write_bytes(mine)
+    assert not verify(sample.path).ok
+    for read_only in (True, False):
+        with Broker(sample.path, read_only=read_only) as broker:
+            for name in (TOPIC, "other"):
+                with pytest.raises(CorruptionError, match="restore its own") as caught:
+                    broker.topic(name)
+                assert caught.value.path == str(sample.path / name / "topic.json")
+            assert len(broker.recovery.problems) == 2
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"\0" * 60])
+def test_a_reader_of_a_log_that_was_not_closed_meets_damage_before_what_was_synced(
+    tmp_path: Path, damage: bytes
+) -> None:
+    """It took damage for the end, as of a log that is just being written."""
+    with Broker(tmp_path / "log", sync="never", maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic(TOPIC)[0]
+        for number in range(10):
+            partition.append(b"%d" % number * 10)
+        broker.flush()
+        partition.append(b"knows that those before are on the disk")
+        expected = list(partition)
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=False)
+    (log,) = logs_of(crashed, TOPIC)
+    data = log.read_bytes()
+    hit = data.index(b"5" * 10) - 36
+    log.write_bytes(data[:hit] + damage + data[hit + len(damage) :])
+    for read_only in (True, False):
+        with Broker(crashed, read_only=read_only) as broker:
+            records, errors = read_all(broker.topic(TOPIC)[0])
+            assert broker.topic(TOPIC)[0].end_offset == 11
+        (error,) = errors
+        lost = range(*lost_by(error))
+        assert (error.path, error.position, lost[0]) == (str(log), hit, 5)
+        assert len(lost) <= 2
+        assert records == [record for record in expected if record.offset not in lost]

@@ -265,3 +265,28 @@ def test_a_record_at_the_end_of_what_was_reserved_in_memory_is_read() -> None:
         partition.append(b"y" * (left - 48))
         values = [record.value for record in partition]
         assert values[-1] == b"y" * (left - 48)
+
+
+@pytest.mark.parametrize("fault", ["EIO", "short write", "write then error"])
+@pytest.mark.parametrize("operation", ["write", "trim"])
+def test_a_roll_or_append_that_failed_leaves_nothing_behind_the_next_record(
+    log_path: Path, operation: str, fault: str
+) -> None:
+    """A seal whose file could not be cut stayed behind the tail, as did the end of a frame that
+    was written in part: a shorter record did not cover it, so verify told of changed padding and
+    recovery of a torn write."""
+    disk = FaultyDisk(log_path)
+    broker = Broker(disk, sync="always", segment_bytes=1024)
+    partition = broker.create_topic("t")[0]
+    partition.append(b"x" * 301)
+    disk.arm(FaultPlan(fault, operations=frozenset({operation})))
+    with pytest.raises(OSError, match="planned"):
+        partition.append(b"y" * (400 if operation == "write" else 900))
+    assert disk.fault_count == 1
+    disk.mend()
+    assert partition.append(b"z" * 5) == 1
+    broker.refuse_in_child()
+    with Broker(log_path) as broker:
+        assert broker.recovery.ok, str(broker.recovery)
+        assert [len(record.value or b"") for record in broker.topic("t")[0]] == [301, 5]
+    assert minilog.verify(log_path).ok, str(minilog.verify(log_path))

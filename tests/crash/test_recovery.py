@@ -231,9 +231,12 @@ def test_a_kill_in_recovery_after_a_power_cut_does_not_pass_for_a_kill_alone(
         assert image_of(crashed) == expected, f"dead before {straight.operations[number]}"
 
 
-def rolled_log(tmp_path: Path, records: int, sync_after: int) -> tuple[Path, list[Path]]:
+def rolled_log(
+    tmp_path: Path, records: int, sync_after: int, segment_bytes: int = 256
+) -> tuple[Path, list[Path]]:
     """Make the image of a log of many segments after a power cut, and return its .log files."""
-    with Broker(tmp_path / "log", sync="never", segment_bytes=256) as broker:
+    settings = {"segment_bytes": segment_bytes, "index_interval_bytes": 64}
+    with Broker(tmp_path / "log", sync="never", **settings) as broker:  # type: ignore[arg-type]
         partition = broker.create_topic("t")[0]
         for number in range(records):
             partition.append(b"%d" % number * 20)
@@ -328,18 +331,21 @@ def test_a_hole_from_before_a_kill_is_still_a_torn_tail_after_a_power_cut(tmp_pa
         assert broker.recovery.problems
 
 
-@pytest.mark.parametrize("sync_after", [-1, 30])
+@pytest.mark.parametrize("sync_after", [-1, 27])
 def test_a_segment_whose_seal_was_lost_is_sealed_again(tmp_path: Path, sync_after: int) -> None:
     """All records of a segment were synced when it was sealed, so the next one said that nothing
     before it could be lost; but its seal could, and nobody looked."""
-    crashed, logs = rolled_log(tmp_path, 33, sync_after)
+    crashed, logs = rolled_log(tmp_path, 34, sync_after, 512)
     data = bytearray(logs[-2].read_bytes())
     assert len(data) > 64
     data[-56:] = bytes(56)
     logs[-2].write_bytes(data)
+    lost = [logs[-2].with_suffix(ending) for ending in (".index", ".timeindex")]
+    for index in lost:
+        index.write_bytes(bytes(index.stat().st_size))
     with Broker(crashed) as broker:
         partition = broker.topic("t")[0]
-        assert [record.offset for record in partition] == list(range(33))
+        assert [record.offset for record in partition] == list(range(34))
         assert broker.recovery.ok
     assert minilog.verify(crashed).ok, str(minilog.verify(crashed))
 

@@ -25,7 +25,15 @@ DISK_MODULES = {"os", "mmap", "fcntl", "resource", "posix", "ctypes"}
 CONVENIENCES = {"pathlib", "shutil", "tempfile", "glob"}
 DOOR = "minilog.storage.files"
 CODECS = "minilog.storage.codecs"  # the packages of extras, imported when they are needed
-ATTIC = {"minilog.cli", "minilog.tour"}  # speaks to people, by the public names
+ATTIC = {  # speaks to people, by the public names
+    "minilog.cli",
+    "minilog.cli_arguments",
+    "minilog.cli_groups",
+    "minilog.recipes.event_sourcing",
+    "minilog.recipes.retrying",
+    "minilog.recipes.transforming",
+    "minilog.tour",
+}
 
 
 def imports_of(name: str) -> set[str]:

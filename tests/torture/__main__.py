@@ -13,12 +13,13 @@ import json
 import pkgutil
 import platform
 import random
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import tests.torture
@@ -81,6 +82,11 @@ def violations_of(found: Mapping[str, Mapping[str, int | float]]) -> int:
     return sum(int(figures.get("violations", 1)) for figures in found.values())
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End by an exception, so that whatever is mounted is unmounted."""
+    raise SystemExit(128 + number)
+
+
 def main(arguments: Sequence[str], package: ModuleType = tests.torture) -> int:
     """Run what the command line asks for; return the exit code."""
     shares = shares_of(package)
@@ -113,4 +119,5 @@ def main(arguments: Sequence[str], package: ModuleType = tests.torture) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _leave)
     sys.exit(main(sys.argv[1:]))

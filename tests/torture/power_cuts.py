@@ -137,7 +137,12 @@ class LoopDisk:
     def write_back_some(self, chance: random.Random) -> None:
         """Have some pages of some files written, and not those before them."""
         libc = ctypes.CDLL(None, use_errno=True)
-        files = sorted(self.root.rglob("*.log")) + sorted(self.root.rglob("*.index"))
+        files = sorted(
+            os.path.join(directory, name)
+            for directory, _, names in os.walk(self.root)  # some may be deleted meanwhile
+            for name in names
+            if name.endswith((".log", ".index"))
+        )
         for path in chance.sample(files, min(len(files), chance.randrange(1, 6))):
             try:
                 file = os.open(path, os.O_RDWR)

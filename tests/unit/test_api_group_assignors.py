@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from members import GROUP, Diary, assert_shared, filled, owners, partitions, settle
+from members import GROUP, Diary, assert_shared, filled, owners, partitions, read_all, settle
+from running import Running
 
-from minilog import Broker, Consumer, TopicPartition
+from minilog import Broker, ConfigError, Consumer, TopicPartition
 from minilog.testing import ManualClock
 
 Assignment = dict[str, set[tuple[str, int]]]
@@ -233,3 +234,128 @@ def test_sticky_gives_the_records_of_what_stays_without_a_break(broker: Broker) 
     ]
     second.close()
     assert set(owners(broker)) == partitions("a", *range(4))
+
+
+# -- an assignor of one's own -------------------------------------------------------------------
+
+
+def to_the_first(members: Any, topic_partitions: Any) -> Any:
+    """Everything to the member whose name is first."""
+    return {min(members): topic_partitions}
+
+
+def test_a_callable_is_asked_with_members_and_partitions_and_its_answer_stands(
+    broker: Broker,
+) -> None:
+    filled(broker, "a", 0, 0)
+    filled(broker, "b", 0)
+    asked: list[Any] = []
+
+    def assignor(members: Any, topic_partitions: Any) -> Any:
+        asked.append((dict(members), list(topic_partitions)))
+        return {name: topic_partitions if name == "w1" else [] for name in members}
+
+    consumers = members_of(broker, assignor, {"w1": ["a", "b"], "w2": ["a"]})
+    assert asked[-1] == (
+        {"w1": frozenset({"a", "b"}), "w2": frozenset({"a"})},
+        [("a", 0), ("a", 1), ("b", 0)],
+    )
+    assert assignment_of(broker) == {"w1": pairs("a 0,1 b 0"), "w2": set()}
+    assert_shared(broker, *consumers.values())
+    before = len(asked)
+    settle(*consumers.values())
+    assert len(asked) == before, "asked though nothing had changed"
+
+
+def test_what_a_callable_leaves_out_is_nobody_s(broker: Broker) -> None:
+    filled(broker, "a", 0, 0, 0)
+    members_of(broker, lambda members, tps: {"w1": [("a", 1)]}, {"w1": ["a"], "w2": ["a"]})
+    assert assignment_of(broker) == {"w1": {("a", 1)}, "w2": set()}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [("a", 0)],
+        {"nobody": [("a", 0)]},
+        {"w1": [("a", 0), ("a", 0)]},
+        {"w1": [("a", 0)], "w2": [("a", 0)]},
+        {"w1": [("a", 7)]},
+        {"w1": [("nope", 0)]},
+        {"w2": [("b", 0)]},
+        {"w1": None},
+        {"w1": 5},
+        {"w1": [5]},
+        {"w1": ["a"]},
+        {"w1": [("a",)]},
+        {"w1": [("a", 0, 0)]},
+        {"w1": [(["a"], 0)]},
+    ],
+    ids=repr,
+)
+def test_an_answer_that_cannot_stand_is_a_config_error_and_nobody_joins(
+    broker: Broker, answer: Any
+) -> None:
+    filled(broker, "a", 0)
+    filled(broker, "b", 0)
+
+    def assignor(members: Any, topic_partitions: Any) -> Any:
+        return to_the_first(members, topic_partitions) if len(members) == 1 else answer
+
+    first = members_of(broker, assignor, {"w1": ["a", "b"]})["w1"]
+    with pytest.raises(ConfigError):
+        Consumer(broker, "a", group=GROUP, member_id="w2", assignor=assignor)
+    assert assignment_of(broker) == {"w1": {("a", 0), ("b", 0)}}
+    broker.topic("a")[0].append(b"v")
+    assert len(first.poll(0)) == 1
+
+
+def test_what_a_callable_raises_comes_out_of_the_call_that_asked_and_all_keep_what_they_have(
+    broker: Broker,
+) -> None:
+    topic = filled(broker, "a", 0)
+    fails = False
+
+    def assignor(members: Any, topic_partitions: Any) -> Any:
+        if fails:
+            raise ZeroDivisionError("mine")
+        return to_the_first(members, topic_partitions)
+
+    first = members_of(broker, assignor, {"w1": ["a"]})["w1"]
+    topic[0].append(b"v")
+    fails = True
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        Consumer(broker, "a", group=GROUP, member_id="w0", assignor=assignor)
+    topic.add_partitions(2)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        first.poll(0)
+    fails = False
+    topic[1].append(b"v")
+    assert len(read_all(first)) == 2
+    assert assignment_of(broker) == {"w1": pairs("a 0,1")}
+
+
+def test_members_that_ask_for_different_assignors_are_refused(broker: Broker) -> None:
+    filled(broker, "a", 0)
+    first = members_of(broker, "range", {"w1": ["a"]})["w1"]
+    for assignor in ("sticky", "roundrobin", to_the_first):
+        with pytest.raises(ConfigError):
+            Consumer(broker, "a", group=GROUP, assignor=assignor)
+    assert assignment_of(broker) == {"w1": {("a", 0)}}
+    first.close()
+
+
+def test_a_callable_runs_under_no_lock(broker: Broker) -> None:
+    filled(broker, "a", 0)
+    seen: list[Any] = []
+
+    def assignor(members: Any, topic_partitions: Any) -> Any:
+        other = Consumer(broker, "a", group="another")
+        seen.append(Running(lambda: (list(broker.topics), other.poll(0), other.close())).result())
+        return to_the_first(members, topic_partitions)
+
+    consumer = Consumer(broker, "a", group=GROUP, assignor=assignor)
+    settle(consumer)
+    assert seen
+    assert_shared(broker, consumer)

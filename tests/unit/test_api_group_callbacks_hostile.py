@@ -177,3 +177,39 @@ def test_a_callback_may_use_its_own_consumer(broker: Broker, call: str) -> None:
     if call in ("close", "unsubscribe"):
         assert GROUP not in broker.groups or not broker.groups[GROUP].members
         assert records == []
+
+
+@pytest.mark.parametrize("call", ["poll", "close", "unsubscribe", "commit", "resubscribe"])
+@pytest.mark.parametrize("what", ["on_revoked", "on_lost"])
+def test_a_callback_of_what_goes_may_use_its_own_consumer(
+    broker: Broker, clock: ManualClock, what: str, call: str
+) -> None:
+    filled(broker, "a", 5, 5)
+    filled(broker, "b", 1)
+    consumer = member(broker, max_poll_interval_ms=1000, auto_commit=False)
+    other = member(broker, auto_commit=False)
+    calls: dict[str, Callable[[], Any]] = {
+        "poll": lambda: consumer.poll(0),
+        "close": consumer.close,
+        "unsubscribe": consumer.unsubscribe,
+        "commit": consumer.commit,
+        "resubscribe": lambda: consumer.subscribe(["b"]),
+    }
+    made: list[str] = []
+
+    def callback(given: list[TopicPartition]) -> None:
+        if given and not made:
+            made.append(call)
+            calls[call]()
+
+    consumer.subscribe(["a"], **{what: callback})  # type: ignore[arg-type]
+    assert len(consumer.poll()) == 10
+    other.subscribe(["a"])
+    if what == "on_lost":
+        clock.advance(1001)
+        other.poll(0)
+    Running(lambda: places(consumer.poll(0))).result()
+    assert made == [call]
+    left = [other] if call in ("close", "unsubscribe") else [consumer, other]
+    read_all(*left)
+    assert_shared(broker, *left)

@@ -14,7 +14,14 @@ import pytest
 from members import GROUP, assert_shared, filled, offsets, places, read_all
 from running import Running
 
-from minilog import Broker, CommitError, Consumer, RebalanceError, TopicPartition
+from minilog import (
+    Broker,
+    CommitError,
+    Consumer,
+    NotAssignedError,
+    RebalanceError,
+    TopicPartition,
+)
 from minilog.testing import ManualClock
 
 A0, A1 = TopicPartition("a", 0), TopicPartition("a", 1)
@@ -326,6 +333,46 @@ def test_a_partition_that_came_back_is_read_from_what_is_committed(broker: Broke
     assert read_all(first) == [(*moved, offset) for offset in (2, 3, 4)]
     first.commit()
     assert committed(broker)[moved] == 5
+
+
+# -- partitions assigned by hand ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("auto_commit", [False, True])
+def test_a_consumer_with_a_group_may_be_assigned_partitions_by_hand(
+    broker: Broker, auto_commit: bool
+) -> None:
+    filled(broker, "a", 5, 5)
+    with Consumer(broker, group=GROUP, auto_commit=auto_commit) as consumer:
+        consumer.assign([A0])
+        assert GROUP not in broker.groups, "it is no member"
+        assert offsets(consumer.poll(max_records=3)) == [0, 1, 2]
+        with pytest.raises((CommitError, NotAssignedError)):
+            consumer.commit({A1: 1})
+        if not auto_commit:
+            consumer.commit()
+    assert committed(broker) == {A0: 3}
+    consumer = Consumer(broker, group=GROUP, auto_commit=False)
+    consumer.assign([A0, A1])
+    assert sorted(places(consumer.poll())) == [
+        ("a", 0, 3),
+        ("a", 0, 4),
+        *[("a", 1, n) for n in range(5)],
+    ]
+
+
+def test_a_commit_beside_the_members_of_a_group_is_refused(broker: Broker) -> None:
+    filled(broker, "a", 5)
+    by_hand = Consumer(broker, group=GROUP, auto_commit=False)
+    by_hand.assign([A0])
+    assert len(by_hand.poll()) == 5
+    consumer = member(broker)
+    assert len(consumer.poll()) == 5
+    consumer.commit({A0: 2})
+    for refused in (None, {A0: 5}):
+        with pytest.raises(CommitError):
+            by_hand.commit(refused)
+    assert committed(broker) == {A0: 2}
 
 
 # -- topics that go -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from members import GROUP, filled, offsets, partitions, settle
+from members import GROUP, assert_shared, filled, offsets, partitions, read_all, settle
 
 from minilog import (
     Broker,
@@ -110,6 +110,18 @@ def test_what_minilog_keeps_for_itself_shows_nowhere(broker: Broker, group: Any)
     while records := sharing.poll():
         assert {record.topic for record in records} <= {"a", "b"}
     assert set(sharing.subscription()) == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["nope", "__ledge", "__ledger", ""])
+def test_what_minilog_keeps_for_itself_is_no_hint_in_an_error(broker: Broker, name: str) -> None:
+    with Consumer(broker, re.compile("a"), group=GROUP) as consumer:
+        filled(broker, "a", 1)
+        consumer.poll()
+    for use in (broker.topic, broker.delete_topic, lambda name: Consumer(broker, name)):
+        with pytest.raises(UnknownTopicError) as caught:
+            use(name)
+        assert "__" not in str(caught.value).replace(repr(name), "")
+    assert broker.groups[GROUP].committed() == {A0: 1}
 
 
 def test_groups_of_a_closed_broker_are_a_closed_error(broker: Broker, group: Any) -> None:
@@ -240,7 +252,7 @@ def test_a_reset_to_what_cannot_be_changes_nothing(broker: Broker, group: Any, t
 def test_a_reset_of_an_unknown_topic_changes_nothing(broker: Broker, group: Any) -> None:
     with pytest.raises(UnknownTopicError):
         group.reset(["a", "nope"], to="earliest")
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError, UnknownTopicError)):
         group.reset([5], to="earliest")
     assert group.committed() == {A0: 4, A1: 5, B0: 1}
     assert group.reset([], to="earliest") == {}
@@ -268,6 +280,16 @@ def test_a_deleted_group_begins_anew(broker: Broker, group: Any) -> None:
         assert consumer.committed(A0) is None
         assert offsets(consumer.poll()) == list(range(10))
     assert broker.groups["kept"].committed() == {A0: 8}
+
+
+def test_a_group_made_again_after_its_deletion_is_one_group(broker: Broker, group: Any) -> None:
+    """A consumer made before the deletion and one made after it are members of the same group."""
+    before = Consumer(broker, group=GROUP)
+    broker.delete_group(GROUP)
+    before.subscribe(["a"])
+    after = Consumer(broker, "a", group=GROUP)
+    read_all(before, after)
+    assert_shared(broker, before, after)
 
 
 def test_a_group_with_members_is_not_deleted(broker: Broker, group: Any) -> None:

@@ -131,6 +131,22 @@ def test_latest_reads_partitions_made_while_nobody_polled_from_their_start(
     assert sorted(read_all(consumer)) == [("a", 0, 10), ("a", 1, 0)]
 
 
+def test_latest_reads_partitions_made_while_there_were_no_members_from_their_start(
+    broker: Broker,
+) -> None:
+    topic = filled(broker, "a", 10)
+    with member(broker, "latest") as consumer:
+        assert not consumer.poll()
+    topic.add_partitions(2)
+    append(topic, 2)
+    assert sorted(read_all(member(broker, "latest"))) == [
+        ("a", 0, 10),
+        ("a", 0, 11),
+        ("a", 1, 0),
+        ("a", 1, 1),
+    ]
+
+
 def test_latest_reads_topics_made_later_from_their_start(broker: Broker) -> None:
     filled(broker, "x-1", 5)
     consumer = member(broker, "latest", re.compile("^x-"))

@@ -351,6 +351,50 @@ def test_a_refresh_that_failed_in_the_middle_is_made_up_for(
         assert dict(table) == brute_force(topic) == {b"a": b"2"}
 
 
+class Announced:
+    """A lock that tells when somebody comes to it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.came = threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        self.came.release()
+        self.lock.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        self.lock.release()
+
+
+def test_one_thread_at_a_time_takes_in_and_the_others_wait_for_it(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = broker.create_topic("t")
+    table = topic.table()
+    table._lock = lock = Announced()  # type: ignore[assignment]
+    read, may_go_on = minilog.Partition.read_up_to, threading.Event()
+    reading: list[int] = []
+
+    def pausing(self: Any, *args: Any) -> Any:
+        for records in read(self, *args):
+            reading.append(threading.get_ident())
+            may_go_on.wait(timeout=60)
+            yield records
+
+    monkeypatch.setattr(minilog.Partition, "read_up_to", pausing)
+    topic[0].append(b"v", key=b"k")
+    found: list[bytes | None] = []
+    threads = [threading.Thread(target=lambda: found.append(table.get(b"k"))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        assert lock.came.acquire(timeout=60)
+    may_go_on.set()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert found == [b"v", b"v"]
+    assert len(reading) == 1
+
+
 def test_threads_that_look_see_every_key_that_was_appended_before(broker: Broker) -> None:
     topic = broker.create_topic("t", 2)
     table = topic.table()

@@ -185,6 +185,16 @@ def test_a_batch_read_in_small_parts_is_decompressed_once(
         assert len(calls) == 2
 
 
+def test_a_limit_counts_the_bytes_of_records_and_not_those_on_the_disk(compression: str) -> None:
+    with Broker(":memory:", compression=compression) as broker:
+        events = broker.create_topic("events")[0]
+        events.append_many(VALUES)
+        assert events._opened().end().position < 20_000 < sum(map(len, VALUES))
+        found = events.read(0, max_records=1000, max_bytes=20_000)
+        sizes = list(map(len, VALUES))
+        assert sum(sizes[: len(found)]) <= 20_000 < sum(sizes[: len(found) + 1])
+
+
 def test_what_was_decompressed_is_not_kept_for_ever(compression: str) -> None:
     from minilog.storage.reading import UNPACKED, UNPACKED_FRAMES
 

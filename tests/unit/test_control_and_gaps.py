@@ -165,6 +165,17 @@ def test_iterating_ends_where_the_end_was_over_gaps_too(
     assert [first.offset, *(record.offset for record in iterator)] == [*range(start), *seen]
 
 
+def test_reading_up_to_an_end_gives_nothing_behind_it_over_gaps_too(
+    written: tuple[Partition, int, int, list[int]],
+) -> None:
+    partition, start, end, seen = written
+    partition.append_many([b"later"] * 100)
+    for max_records in (1, 2, 1000):
+        chunks = partition.read_up_to(0, end, max_records)
+        found = [offset for records in chunks for offset in records.offsets]
+        assert found == [*range(start), *seen]
+
+
 def test_a_consumer_s_drain_comes_to_its_end_behind_gaps(
     written: tuple[Partition, int, int, list[int]],
 ) -> None:

@@ -21,6 +21,7 @@ from minilog.storage.files import (
     disk_directory,
 )
 from minilog.storage.memory import MemoryDirectory
+from minilog.testing import SimulatedDisk
 
 
 def refuse_to_reserve(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
@@ -76,6 +77,16 @@ class TestInMemory(DirectoryContract):
     @pytest.fixture
     def directory(self) -> Directory:
         directory = MemoryDirectory()
+        directory.make()
+        return directory
+
+
+class TestOnASimulatedDisk(DirectoryContract):
+    """One whose crashes can be tried, with space that can be reserved and without."""
+
+    @pytest.fixture(params=[True, False], ids=["reserves", "does not reserve"])
+    def directory(self, request: pytest.FixtureRequest) -> Directory:
+        directory = SimulatedDisk(can_reserve=request.param).root_directory()
         directory.make()
         return directory
 
@@ -192,6 +203,43 @@ def test_what_is_no_regular_file_is_refused(on_disk: DiskDirectory, tmp_path: Pa
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="not a directory"):
         on_disk.child("file").exists()
+
+
+def synced_directories(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that every directory is added to when it is synced."""
+    synced = []
+    really = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        really(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return synced
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it shows what a descriptor is of")
+def test_the_names_of_a_new_log_and_of_what_is_above_it_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody synced the directory above a log: a power cut could take all of it."""
+    synced = synced_directories(monkeypatch)
+    disk_directory(tmp_path / "a" / "b" / "log").make()
+    assert synced == [str(tmp_path.parent), str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/a/b"]
+    Broker(tmp_path / "a" / "b" / "log").close()
+    synced.clear()
+    Broker(tmp_path / "a" / "b" / "log").close()
+    assert f"{tmp_path}/a/b" not in synced, "once it is a log it need not be"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it shows what a descriptor is of")
+def test_a_directory_that_a_killed_process_made_is_synced_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").mkdir()
+    synced = synced_directories(monkeypatch)
+    Broker(tmp_path / "log").close()
+    assert str(tmp_path) in synced
 
 
 def test_one_lock_at_a_time_and_the_holder_is_named(on_disk: DiskDirectory) -> None:

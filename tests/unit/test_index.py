@@ -124,3 +124,28 @@ def test_entries_behind_a_position_are_forgotten() -> None:
     again = Index.open(directory, NAME, SEED)
     assert again is not None
     assert list(again.entries()) == [*entries[:5], (6, 999, 77)]
+
+
+def test_the_floor_below_a_position_is_below_it_also_out_of_order() -> None:
+    """After a crash: asked for an entry below one it had given, it gave the same, for ever."""
+    index = Index(MemoryDirectory(), NAME, SEED)
+    for offset, position in ((1, 900), (2, 100), (3, 950)):
+        index.append(offset, position, 0)
+    for below in range(1000):
+        found = index.floor_below(below)
+        assert found is None or found[1] < below
+
+
+def test_only_entries_that_ascend_and_prove_themselves_are_kept() -> None:
+    for entries, position, kept in (
+        ([(1, 100), (2, 200), (3, 300)], 200, 2),
+        ([(1, 100), (2, 200), (3, 300)], 300, 3),
+        ([(1, 100), (2, 200), (3, 300)], 250, None),
+        ([(2, 200), (1, 100), (3, 300)], 300, None),
+        ([], 64, None),
+    ):
+        index = Index(MemoryDirectory(), NAME, SEED)
+        for offset, at in entries:
+            index.append(offset, at, 0)
+        assert index.keep_through(position) is (kept is not None)
+        assert len(index) == (len(entries) if kept is None else kept)

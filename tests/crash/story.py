@@ -1,0 +1,323 @@
+"""A workload while it runs: what it does to a broker on a simulated disk, and what it was promised.
+
+A *story* does one thing after another and writes down, for each, how many operations the disk had
+seen when the call returned and what is promised from then on. A crash in between must leave one
+of the two promises it falls between. A story may itself crash and go on: every time it does, a
+new *leg* begins, on the disk the crash has left, with what was found there as its promise.
+
+To add a workload, write a function in ``crash_workloads.py`` that takes a story; ten lines do:
+
+    @workload(sync="always", segment_bytes=256)
+    def test_name_of_it(story: Story) -> None:
+        story.create("t", 2)
+        story.append("t", 0)
+        story.crash()
+
+To add something that can be done (a commit, a transaction), add a method here that does it within
+``self.doing(...)`` and changes ``self.now``; what must hold of it is added to the promise and
+looked at in ``crash_invariants.py``.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from unittest import mock
+
+import crash_invariants as invariants
+from crash_invariants import PartitionPromise, Promise, Row, TopicPromise
+
+from minilog import Broker, Topic
+from minilog.testing import ManualClock, SimulatedDisk
+from minilog.testing.crashes import CrashPlan, Timeline, plans_at
+
+START_MS = 1_000_000
+STEP_MS = 10
+
+
+class Moment(NamedTuple):
+    """What is promised once the disk has seen so many operations."""
+
+    at: int
+    promise: Promise
+    step: str
+
+
+class Leg:
+    """One life of a broker: a disk, how it is opened, and what was promised when."""
+
+    def __init__(self, disk: SimulatedDisk, settings: dict[str, Any], promise: Promise) -> None:
+        self.disk = disk
+        self.settings = settings
+        self.moments = [Moment(disk.inherited_count, promise, "start")]
+
+    def add(self, promise: Promise, step: str) -> None:
+        """Note what is promised now."""
+        self.moments.append(Moment(len(self.disk.operations), promise, step))
+
+    def around(self, plan: CrashPlan) -> tuple[Moment, Moment]:
+        """Return the last moment before a crash and the first behind it: one, if it is there."""
+        moments = self.moments
+        number = bisect_right(moments, plan.at, key=lambda moment: moment.at) - 1
+        if moments[number].at == plan.at and not plan.is_within_operation:
+            return moments[number], moments[number]
+        if moments[number].at == plan.at and plan.at > moments[0].at:
+            number = bisect_left(moments, plan.at, key=lambda moment: moment.at) - 1
+        return moments[number], moments[min(number + 1, len(moments) - 1)]
+
+
+class Story:
+    """A workload's hands; every method is one call of the application, and one step."""
+
+    def __init__(
+        self, seed: int, settings: dict[str, Any], skipped: frozenset[int] = frozenset()
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.steps: list[str] = []
+        self._skipped = skipped
+        self._settings = settings
+        self._clock_ms = START_MS
+        self.count = 0  # of steps that could be skipped
+        self.now = Promise({})
+        disk = SimulatedDisk(
+            can_reserve=bool(seed % 4)
+        )  # every fourth on a file system that cannot
+        self.legs = [Leg(disk, settings, self.now)]
+        self._open()
+
+    # ------------------------------------------------------------ the broker's life
+
+    @property
+    def leg(self) -> Leg:
+        """The present one."""
+        return self.legs[-1]
+
+    @contextmanager
+    def doing(self, step: str) -> Iterator[None]:
+        """Do one step: its promise is made when it returns."""
+        self.steps.append(step)
+        self._clock_ms += STEP_MS
+        if self.leg.settings["sync"] != "interval":  # there it would sync
+            self.clock.advance(STEP_MS)
+        yield
+        self.leg.add(self.now, step)
+
+    def is_skipped(self) -> bool:
+        """Say whether the next step is left out, when the smallest failing story is looked for."""
+        self.count += 1
+        return self.count - 1 in self._skipped
+
+    def _open(self) -> None:
+        self.clock = ManualClock(self._clock_ms)
+        with self.doing("open"):
+            self.broker = invariants.opened(self.leg.disk, self.leg.settings, self.clock)
+
+    def close(self) -> None:
+        """Close the broker: everything is on the disk."""
+        with self.doing("close"):
+            self.broker.close()
+            self.now = self.now.all_durable()
+
+    def reopen(self, **settings: Any) -> None:
+        """Close and open again, perhaps with other settings."""
+        if self.is_skipped():
+            return
+        self.close()
+        self.leg.settings = {**self.leg.settings, **settings}
+        self._open()
+
+    def kill(self) -> None:
+        """Kill the process: all that was done is there, none of it is synced."""
+        if not self.is_skipped():
+            self._crash(None)
+
+    def crash(self) -> None:
+        """Cut the power, with any of the legal outcomes, and go on with what is found."""
+        if not self.is_skipped():
+            self._crash(self.rng)
+
+    def _crash(self, rng: random.Random | None) -> None:
+        disk = self.leg.disk
+        at = len(disk.operations)
+        timeline = timeline_at(disk, at)
+        plan = CrashPlan(at, is_power_cut=False)
+        if rng is not None:
+            plan = rng.choice([plan for plan in plans_at(timeline) if plan.is_power_cut])
+        self.broker.refuse_in_child()  # lets go of all without a write, as a process's end does
+        self.steps.append(f"crash by {plan}")
+        crashed = disk.after(timeline, plan)
+        leg = Leg(crashed, self.leg.settings, self.now)
+        expected = self.now
+        self.legs.append(leg)
+        self._open()
+        found = invariants.dump(self.broker)
+        invariants.check_found(found, expected, expected, is_power_cut=plan.is_power_cut)
+        self.now = expected.as_found(found, is_durable=plan.is_power_cut)
+        # What was found is promised from the first operation on: a crash in the middle of the
+        # recovery must not leave less.
+        leg.moments[:] = [Moment(crashed.inherited_count, self.now, "found")]
+
+    # ------------------------------------------------------------ topics
+
+    def create(self, name: str, partitions: int = 1, **settings: Any) -> None:
+        """Create a topic."""
+        if self.is_skipped():
+            return
+        with self.doing(f"create {name} of {partitions}, {settings}"):
+            topic = self.broker.create_topic(name, partitions, **settings)
+            parts = tuple(PartitionPromise() for _ in range(partitions))
+            self.now = self.now.with_topic(name, TopicPromise(topic.id, topic.config, parts))
+
+    def delete(self, name: str) -> None:
+        """Delete a topic."""
+        if self.is_skipped():
+            return
+        with self.doing(f"delete {name}"):
+            self.broker.delete_topic(name)
+            self.now = self.now.without_topic(name)
+
+    def add_partitions(self, name: str, total: int) -> None:
+        """Give a topic more partitions."""
+        if self.is_skipped():
+            return
+        with self.doing(f"add partitions to {name}: {total}"):
+            self.broker.topic(name).add_partitions(total)
+            promise = self.now.topics[name]
+            added = tuple(PartitionPromise() for _ in range(total - len(promise.partitions)))
+            promise = promise._replace(partitions=promise.partitions + added)
+            self.now = self.now.with_topic(name, promise)
+
+    def configure(self, name: str, **settings: Any) -> None:
+        """Change a topic's settings."""
+        if self.is_skipped():
+            return
+        with self.doing(f"configure {name}: {settings}"):
+            topic = self.broker.topic(name)
+            topic.configure(**settings)
+            promise = self.now.topics[name]._replace(settings=topic.config)
+            self.now = self.now.with_topic(name, promise)
+
+    # ------------------------------------------------------------ records
+
+    def append(self, name: str, partition: int = 0, size: int | None = None, **given: Any) -> None:
+        """Append one record of random bytes, or of what is given (key, value, headers)."""
+        if self.is_skipped():
+            return
+        value = given.pop("value", self.bytes_of(size))
+        with self.doing(f"append to {name}-{partition}: {value!r:.40} {given or ''}"):
+            offset = self._partition(name, partition).append(value, **given)
+            headers = tuple(given.get("headers", ()))
+            row = Row(offset, self.clock.now_ms(), given.get("key"), value, headers)
+            self._appended(name, partition, [row])
+
+    def append_many(
+        self, name: str, partition: int = 0, count: int = 5, size: int | None = None, **given: Any
+    ) -> None:
+        """Append an atomic batch."""
+        if self.is_skipped():
+            return
+        values = given.pop("values", None) or [self.bytes_of(size) for _ in range(count)]
+        with self.doing(f"append {len(values)} to {name}-{partition}"):
+            offsets = self._partition(name, partition).append_many(values, **given)
+            keys = given.get("keys") or [None] * len(values)
+            headers = given.get("headers") or [()] * len(values)
+            now_ms = self.clock.now_ms()
+            rows = [
+                Row(offset, now_ms, key, value, tuple(pairs))
+                for offset, key, value, pairs in zip(offsets, keys, values, headers)
+            ]
+            self._appended(name, partition, rows)
+
+    def delete_before(self, name: str, partition: int = 0, *, back: int = 0) -> None:
+        """Raise a partition's start to so many records before its end."""
+        if self.is_skipped():
+            return
+        promise = self.now.topics[name].partitions[partition]
+        offset = max(promise.end - back, promise.start)
+        with self.doing(f"delete before {offset} of {name}-{partition}"):
+            self._partition(name, partition).delete_before(offset)
+            if offset > promise.start:
+                promise = promise._replace(start=offset, durable=promise.end)
+                self.now = self.now.with_partition(name, partition, promise)
+
+    def flush(self) -> None:
+        """Have everything on the disk."""
+        if self.is_skipped():
+            return
+        with self.doing("flush"):
+            self.broker.flush()
+            self.now = self.now.all_durable()
+
+    def tick(self) -> None:
+        """Let a second pass: with ``sync="interval"`` everything is on the disk then."""
+        if self.is_skipped():
+            return
+        with self.doing("a second passes"):
+            self._clock_ms += 1000
+            self.clock.advance(1000)
+            if self.leg.settings["sync"] == "interval":
+                self.now = self.now.all_durable()
+
+    # ------------------------------------------------------------ inside
+
+    def _partition(self, name: str, partition: int) -> Any:
+        topic: Topic = self.broker.topic(name)
+        return topic[partition]
+
+    def _appended(self, name: str, partition: int, rows: list[Row]) -> None:
+        promise = self.now.topics[name].partitions[partition].after(rows)
+        if self.leg.settings["sync"] == "always":
+            promise = promise._replace(durable=promise.end)
+        self.now = self.now.with_partition(name, partition, promise)
+
+    def bytes_of(self, size: int | None) -> bytes:
+        """Return random bytes, some of them zero, as records have."""
+        if size is None:
+            size = self.rng.choice((0, 1, 8, 20, 33, 60, 150, 400))
+        return bytes(self.rng.choice((0, 0, 1, 65, 255)) for _ in range(size))
+
+
+def timeline_at(disk: SimulatedDisk, at: int) -> Timeline:
+    """Return what a disk had come to after so many operations."""
+    timeline = disk.timeline()
+    for operation in disk.operations[:at]:
+        timeline.advance(operation)
+    return timeline
+
+
+Workload = Callable[[Story], None]
+
+
+class Told(NamedTuple):
+    """A workload with the settings it runs under."""
+
+    name: str
+    settings: dict[str, Any]
+    tell: Workload
+
+    def run(self, seed: int, skipped: frozenset[int] = frozenset()) -> Story:
+        """Run it to its end, which is a close, and return its story."""
+        with known_ids(seed):
+            story = Story(seed, dict(self.settings), skipped)
+            self.tell(story)
+            story.close()
+        return story
+
+
+@contextmanager
+def known_ids(seed: int) -> Iterator[None]:
+    """Have every uuid drawn with a seed, so that a trace can be run again."""
+    rng = random.Random(seed)
+
+    def draw() -> uuid.UUID:
+        return uuid.UUID(int=rng.getrandbits(128), version=4)
+
+    with mock.patch("uuid.uuid4", draw):
+        yield
+
+
+__all__ = ["Broker", "Leg", "Moment", "Story", "Told", "known_ids", "timeline_at"]

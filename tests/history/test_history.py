@@ -1,0 +1,208 @@
+"""Groups at work, by threads and by schedules: whatever happens, the history has no anomaly.
+
+A schedule is replayed by its seed: `python -m tests.history.replay locks SEED`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilog.coordinator import Coordinator
+from minilog.membership import Membership
+from minilog.places import Places
+from tests.history.anomalies import summary
+from tests.history.checker import check
+from tests.history.drivers import CHANCES, Outcome, run_scheduled, run_threads
+from tests.history.workload import Workload
+
+BLOCK = 50
+MOST_SEEDS = 60  # within so many schedules a planted bug must have been found
+
+
+def assert_clean(level: str, seed: int, **options: Any) -> Outcome:
+    try:
+        outcome = run_scheduled(seed, CHANCES[level], **options)
+    except BaseException:
+        print(f"again: python -m tests.history.replay {level} {seed}")
+        raise
+    anomalies = check(outcome.history.operations)
+    assert not anomalies, f"python -m tests.history.replay {level} {seed}\n{summary(anomalies)}"
+    return outcome
+
+
+# -- schedules ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_no_schedule_of_locks_and_files_shows_an_anomaly(block: int) -> None:
+    for seed in range(block * BLOCK, block * BLOCK + BLOCK):
+        assert_clean("locks", seed)
+
+
+def test_no_schedule_of_whole_steps_shows_an_anomaly() -> None:
+    for seed in range(BLOCK):
+        assert_clean("steps", seed)
+
+
+@pytest.mark.parametrize("block", range(2))
+def test_no_schedule_of_single_lines_shows_an_anomaly(block: int) -> None:
+    for seed in range(block * 8, block * 8 + 8):
+        assert_clean("lines", seed)
+
+
+def fingerprint(outcome: Outcome) -> str:
+    operations = repr((outcome.trace, outcome.history.operations))
+    return hashlib.sha256(operations.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("level", sorted(CHANCES))
+def test_a_seed_is_replayed_exactly_here_and_in_another_process(
+    level: str, run_python: Callable[..., str]
+) -> None:
+    seed = 7
+    first = run_scheduled(seed, CHANCES[level])
+    assert len(first.trace) > 100
+    assert fingerprint(run_scheduled(seed, CHANCES[level])) == fingerprint(first)
+    assert fingerprint(run_scheduled(seed + 1, CHANCES[level])) != fingerprint(first)
+    elsewhere = run_python(
+        "from tests.history.drivers import CHANCES, run_scheduled\n"
+        "from tests.history.test_history import fingerprint\n"
+        "print(fingerprint(run_scheduled(int(sys.argv[1]), CHANCES[sys.argv[2]])))",
+        seed,
+        level,
+    )
+    assert elsewhere.strip() == fingerprint(first)
+
+
+# -- threads ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_threads_show_no_anomaly(where: str, seed: int, tmp_path: Path) -> None:
+    workload = Workload(":memory:" if where == "memory" else tmp_path / "log", seed)
+    history = run_threads(workload, operations=4000)
+    print(f"seed {seed}, {dict(workload.setting.counts)}")
+    anomalies = check(history.operations)
+    assert not anomalies, summary(anomalies)
+    assert len(history) >= 4000
+
+
+# -- and it would be found ----------------------------------------------------------------------
+
+
+def hand_over_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Partitions go to the next owner whether or not the one before has given them up."""
+
+    def hand_over(self: Any, tp: Any) -> None:
+        self._terms[tp] = self._terms.get(tp, 0) + 1
+        target = self._targets.get(tp)
+        if target is None:
+            self._owners.pop(tp, None)
+        else:
+            self._owners[tp] = target
+
+    patch.setattr(Coordinator, "_hand_over", hand_over)
+
+
+def count_as_done_what_is_being_returned(patch: pytest.MonkeyPatch) -> None:
+    """A poll commits what it is about to return."""
+    poll_now = Coordinator.leave_poll
+
+    def leave_poll(self: Any, member: Any) -> None:
+        poll_now(self, member)
+        for membership in memberships:
+            if membership.member is member:
+                membership.commit_done()
+
+    memberships: list[Any] = []
+    init = Membership.__init__
+
+    def remember(self: Any, *arguments: Any, **options: Any) -> None:
+        init(self, *arguments, **options)
+        memberships.append(self)
+
+    patch.setattr(Membership, "__init__", remember)
+    patch.setattr(Coordinator, "leave_poll", leave_poll)
+
+
+def commit_nothing_when_closing(patch: pytest.MonkeyPatch) -> None:
+    """A close tells that it has left, and leaves without a commit."""
+    call = Membership.call_before_leaving
+    patch.setattr(
+        Membership, "call_before_leaving", lambda self, gone, commits: call(self, gone, False)
+    )
+
+
+def go_on_where_it_was(patch: pytest.MonkeyPatch) -> None:
+    """A partition that comes back is read on from where it was left, whoever has read it since."""
+    replace = Places.replace
+
+    def keep(self: Any, found: Any, make: Any, terms: Any = None) -> Any:
+        kept = getattr(self, "kept", {})
+
+        def remade(tp: Any, partition: Any) -> Any:
+            place = make(tp, partition)
+            if tp in kept:
+                place.position = kept[tp]
+            return place
+
+        for tp, place in self._places.items():
+            if place.position is not None:
+                kept[tp] = place.position
+        self.kept = kept
+        return replace(self, found, remade, terms)
+
+    patch.setattr(Places, "replace", keep)
+
+
+def tell_of_what_was_lost_as_revoked(patch: pytest.MonkeyPatch) -> None:
+    """Whoever was too late hears that it gives up what another has long had."""
+    call_back = Membership._call_back
+
+    def mixed(self: Any, name: str, tps: Any) -> None:
+        call_back(self, "on_revoked" if name == "on_lost" else name, tps)
+
+    patch.setattr(Membership, "_call_back", mixed)
+
+
+@pytest.fixture
+def found_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
+    """Runs schedules until a planted bug shows; returns the anomalies that did."""
+
+    def run(plant: Callable[[pytest.MonkeyPatch], None]) -> set[str]:
+        plant(monkeypatch)
+        for seed in range(MOST_SEEDS):
+            try:
+                outcome = run_scheduled(seed, CHANCES["locks"])
+            except AssertionError as error:
+                return {str(error).split(" ")[0]}
+            anomalies = check(outcome.history.operations)
+            if anomalies:
+                return {anomaly.kind for anomaly in anomalies}
+        return set()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("plant", "expected"),
+    [
+        (hand_over_at_once, "two-owners"),
+        (count_as_done_what_is_being_returned, "phantom-commit"),
+        (commit_nothing_when_closing, "commit-regress"),
+        (go_on_where_it_was, "wrong-resume"),
+        (tell_of_what_was_lost_as_revoked, "two-owners"),
+    ],
+)
+def test_a_planted_bug_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None],
+    expected: str,
+    found_in: Callable[..., set[str]],
+) -> None:
+    assert expected in found_in(plant)
