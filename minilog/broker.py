@@ -64,6 +64,8 @@ class Broker(Waiters):
     LockedError when another writer has the directory; StorageError when it is no log.
     """
 
+    _is_settled = True  # how every transaction ended stands in the ledger
+
     def __init__(
         self,
         path: Any,
@@ -386,6 +388,8 @@ class Broker(Waiters):
             self._look_again()
         with self._guard:
             topic: Topic | None = self._topics.get(LEDGER)
+            if LEDGER in self._damaged:
+                raise self._damaged[LEDGER]
             if topic is None and is_writing:
                 self.check_writable()
                 topic = self._make_topic(LEDGER, 1, TopicConfig(segment_bytes=SEGMENT_BYTES))
@@ -412,9 +416,7 @@ class Broker(Waiters):
     def first_open_offset(self, topic_id: bytes, partition: int) -> int | None:
         """Return where the oldest open transaction begins in a partition."""
         self._transactions.expire()
-        place = Place(topic_id, partition)
-        open_now = list(self._ledger.open_transactions().values())
-        return min((first[place] for first in open_now if place in first), default=None)
+        return self._ledger.first_open_offset(topic_id, partition)
 
     def stable_offsets(self, partitions: list[Partition]) -> list[int]:
         """Return up to where ``read_committed`` may read each, at one moment: a transaction that
@@ -469,13 +471,22 @@ class Broker(Waiters):
             partition.flush()
 
     def maintain(self) -> None:
-        """Do now what is due by the clock: sync, roll by age, expire, compact."""
+        """Do now what is due by the clock: sync, roll by age, expire, compact.
+
+        What goes wrong with one partition is raised when the others are done.
+        """
         self.check_open()
         self._transactions.expire()
         now_ms = self._clock.now_ms()
+        failure: Exception | None = None
         for partition in self._partitions():
-            partition.maintain(now_ms, sync=self._config.sync == "interval")
-            partition.clean(now_ms, lambda: None)
+            try:
+                partition.maintain(now_ms, sync=self._config.sync == "interval")
+                partition.clean(now_ms, lambda: None)
+            except (OSError, MinilogError) as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def keep_house(self) -> None:
         """Do what is due, for nobody in particular; errors are kept."""
@@ -554,7 +565,7 @@ class Broker(Waiters):
             return
         self._housekeeper.stop()
         if self._refusal is None:
-            self._transactions.close()
+            self._is_settled = self._transactions.close()
         with self._guard:
             self._refusal = _closed
             unsubscribe = getattr(self._clock, "unsubscribe", None)
@@ -576,7 +587,8 @@ class Broker(Waiters):
 
     def _close_topics(self) -> None:
         failure: Exception | None = None
-        for topic in self._topics.values():
+        topics = sorted(self._topics.values(), key=lambda topic: topic.name == LEDGER)
+        for topic in topics:  # the ledger last: others ask it
             for partition in topic.all_partitions:
                 try:
                     mark = partition.close(_closed)
@@ -589,7 +601,7 @@ class Broker(Waiters):
         if failure is not None:
             raise failure
         is_disk_writer = not self._config.read_only and not self._is_in_memory
-        if is_disk_writer and not self._is_marked_clean:
+        if is_disk_writer and not self._is_marked_clean and self._is_settled:
             self._home.save_marks(self._marks)
 
     def _keep_mark(self, key: str, partition: Partition, mark: CleanMark | None) -> None:

@@ -30,7 +30,14 @@ from minilog.groups import check_group_name
 from minilog.membership import Callback, Membership
 from minilog.partition import Partition
 from minilog.places import Bounds, Deserializer, Place, Places
-from minilog.records import Record, Records, TimestampLike, TopicPartition, timestamp_of
+from minilog.records import (
+    Record,
+    Records,
+    TimestampLike,
+    TopicPartition,
+    timestamp_of,
+    topic_partition_of,
+)
 from minilog.waiting import wait_for_news, wait_for_news_async
 
 TopicPartitionLike = TopicPartition | tuple[str, int]
@@ -82,7 +89,8 @@ class Consumer(Waiters):
         self._broker = broker
         self._max_poll_records = max_poll_records
         self._lock = threading.RLock()
-        stable = broker.stable_offsets if isolation == "read_committed" else None
+        self._reads_committed = isolation == "read_committed"
+        stable = broker.stable_offsets if self._reads_committed else None
         self._places = Places(auto_offset_reset, key_deserializer, value_deserializer, stable)
         self._membership: Membership | None = None
         if group is not None:
@@ -147,7 +155,7 @@ class Consumer(Waiters):
 
     def assign(self, partitions: Iterable[TopicPartitionLike]) -> None:
         """Read these partitions and no others; ConfigError beside ``subscribe``."""
-        wanted = [_topic_partition(given) for given in partitions]
+        wanted = [topic_partition_of(given) for given in partitions]
         with self._lock:
             self._check_open()
             if self._names or self._pattern is not None:
@@ -436,7 +444,6 @@ class Consumer(Waiters):
             return self._places.has_news()
 
     def _wait(self, deadline: Deadline) -> None:
-        membership = self._membership
         self._enter_poll()  # who waits for records polls, however long
         try:
             wait_for_news(
@@ -444,13 +451,13 @@ class Consumer(Waiters):
                 self._safe_news,
                 deadline,
                 must_look=self._broker.is_read_only,
-                within=None if membership is None else membership.seconds_to_news(),
+                within=self._seconds_to_news(),
             )
         finally:
             self._leave_poll()
 
     async def _wait_async(self, deadline: Deadline) -> None:
-        broker, membership = self._broker, self._membership
+        broker = self._broker
         self._enter_poll()
         try:
             await wait_for_news_async(
@@ -459,10 +466,19 @@ class Consumer(Waiters):
                 broker.clock,
                 deadline,
                 must_look=broker.is_read_only,
-                within=None if membership is None else membership.seconds_to_news(),
+                within=self._seconds_to_news(),
             )
         finally:
             self._leave_poll()
+
+    def _seconds_to_news(self) -> float | None:
+        """Return when to look again, at the latest: another member may be out by then, or a
+        transaction aborted."""
+        ends = [
+            None if self._membership is None else self._membership.seconds_to_news(),
+            self._broker.transactions.seconds_to_expiry() if self._reads_committed else None,
+        ]
+        return min((end for end in ends if end is not None), default=None)
 
     def _safe_news(self) -> bool:
         try:
@@ -511,13 +527,13 @@ class Consumer(Waiters):
         """Return the offset of the next record to read."""
         with self._lock:
             self._chosen((tp,))
-            return self._places.position(_topic_partition(tp))
+            return self._places.position(topic_partition_of(tp))
 
     def committed(self, tp: TopicPartitionLike) -> int | None:
         """Return the group's committed offset of any partition; None without one."""
         with self._lock:
             self._check_open()
-            named = _topic_partition(tp)
+            named = topic_partition_of(tp)
             if self._membership is None:
                 return None
             _ = self._broker.topic(named.topic)[named.partition]  # or say that there is none
@@ -541,7 +557,7 @@ class Consumer(Waiters):
             elif isinstance(offsets, Record):
                 wanted = {TopicPartition(offsets.topic, offsets.partition): offsets.next_offset}
             elif isinstance(offsets, Mapping):
-                wanted = {_topic_partition(tp): offset for tp, offset in offsets.items()}
+                wanted = {topic_partition_of(tp): offset for tp, offset in offsets.items()}
             else:
                 raise TypeError(f"offsets is {offsets!r}; give {{partition: offset}} or a Record")
             for tp, offset in wanted.items():
@@ -576,7 +592,7 @@ class Consumer(Waiters):
         with self._lock:
             self._chosen(() if tp is None else (tp,))
             if tp is not None:
-                return self._places.lag(_topic_partition(tp))
+                return self._places.lag(topic_partition_of(tp))
             return {name: self._places.lag(name) for name, _ in self._places.items()}
 
     def _chosen(self, tps: tuple[TopicPartitionLike, ...]) -> list[Place]:
@@ -585,7 +601,7 @@ class Consumer(Waiters):
         self._refresh()
         if not tps:
             return [place for _, place in self._places.items()]
-        return [self._places[_topic_partition(tp)] for tp in tps]
+        return [self._places[topic_partition_of(tp)] for tp in tps]
 
     # ------------------------------------------------------------ the end
 
@@ -676,13 +692,3 @@ def _names_of(topics: object) -> frozenset[str]:
     if not names:
         raise ConfigError("topics is empty; name at least one, or unsubscribe()")
     return names
-
-
-def _topic_partition(given: Any) -> TopicPartition:
-    try:
-        topic, partition = given
-    except (TypeError, ValueError):
-        topic, partition = None, None
-    if not isinstance(topic, str) or isinstance(partition, bool) or not isinstance(partition, int):
-        raise TypeError(f"{given!r} is no TopicPartition; give (topic name, partition number)")
-    return TopicPartition(topic, partition)

@@ -21,7 +21,7 @@ import contextlib
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from minilog.assignors import Assignor, assign
@@ -86,6 +86,14 @@ class Commit(NamedTuple):
     read: Mapping[TopicPartition, Partition]
 
 
+class Pin(NamedTuple):
+    """Where a partition ended when the group first looked, for all records and for those of
+    transactions that had ended."""
+
+    end: int
+    stable: int
+
+
 class Share(NamedTuple):
     """What a member has, and what of it it must give up."""
 
@@ -107,7 +115,7 @@ class Coordinator(Waiters):
         self._owners: dict[TopicPartition, Member] = {}
         self._targets: dict[TopicPartition, Member] = {}
         self._terms: dict[TopicPartition, int] = {}  # how often each has got another owner
-        self._pins: dict[Place, int] = {}  # where those begin who begin at the end
+        self._pins: dict[Place, Pin] = {}  # where those begin who begin at the end
         self._dropped: deque[Member] = deque()  # whose consumers nobody refers to any more
         self._ticket = 0  # changes with what an assignor is asked
         self._is_due = False  # an assignor must be asked
@@ -386,10 +394,20 @@ class Coordinator(Waiters):
 
     # ------------------------------------------------------------ offsets
 
-    def first_offset(self, tp: TopicPartition, partition: Partition) -> int:
+    def first_offset(
+        self, tp: TopicPartition, partition: Partition, *, reads_committed: bool
+    ) -> int:
         """Return where one begins who begins at the end: the same for every member, for good."""
         with self._lock:
-            return self._pins.get(self.place_of(tp), partition.end_offset)
+            pin = self._pins.get(self.place_of(tp)) or self._ends_of(partition)
+            return pin.stable if reads_committed else pin.end
+
+    def _ends_of(self, partition: Partition) -> Pin:
+        """Return where a partition ends; no transaction is aborted for that, as one that is
+        committed may be waiting for this lock."""
+        end = partition.end_offset
+        first = self._broker.ledger.first_open_offset(partition.topic_id, partition.index)
+        return Pin(end, end if first is None else min(first, end))
 
     def _pin(self, names: frozenset[str], *, is_first: bool) -> None:
         """Note where the partitions end, or, of those that came later, where they start."""
@@ -400,8 +418,9 @@ class Coordinator(Waiters):
             for partition in topic:
                 place = Place(topic.id.bytes, partition.index)
                 if place not in self._pins:
-                    end = partition.start_offset if is_later else partition.end_offset
-                    self._pins[place] = end
+                    start = partition.start_offset
+                    is_at_end = not is_later
+                    self._pins[place] = self._ends_of(partition) if is_at_end else Pin(start, start)
 
     def place_of(self, tp: TopicPartition) -> Place:
         """Return a partition by the id of its topic; UnknownTopicError."""
@@ -415,7 +434,7 @@ class Coordinator(Waiters):
         the others.
         """
         ledger = self._broker.ledger
-        with self.holding(commit, leaves_out=leaves_out) as offsets:
+        with self.holding((commit,), leaves_out=leaves_out) as offsets:
             if not offsets:
                 return {}
             places = {place: offset for _, place, offset in offsets}
@@ -425,19 +444,20 @@ class Coordinator(Waiters):
 
     @contextlib.contextmanager
     def holding(
-        self, commit: Commit, *, leaves_out: bool = False
+        self, commits: Iterable[Commit], *, leaves_out: bool = False
     ) -> Iterator[list[tuple[TopicPartition, Place, int]]]:
         """Say what may be committed, and have nobody get a partition between that look and the
         commit."""
         offsets = []
         with self._lock:
             self._reap()
-            for tp, offset in commit.offsets.items():
-                try:
-                    offsets.append((tp, self._place_to_commit(commit, tp), offset))
-                except (CommitError, UnknownMemberError):
-                    if not leaves_out:
-                        raise
+            for commit in commits:
+                for tp, offset in commit.offsets.items():
+                    try:
+                        offsets.append((tp, self._place_to_commit(commit, tp), offset))
+                    except (CommitError, UnknownMemberError):
+                        if not leaves_out:
+                            raise
             yield offsets
 
     def _place_to_commit(self, commit: Commit, tp: TopicPartition) -> Place:

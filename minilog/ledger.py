@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from minilog.errors import OffsetOutOfRangeError, StorageError
+from minilog.errors import MinilogError, OffsetOutOfRangeError, StorageError
 from minilog.partition import Partition
 from minilog.registers import (
     ABORTED,
@@ -40,6 +40,7 @@ from minilog.registers import (
     Offsets,
     Outcomes,
     Place,
+    Registers,
     Session,
     packed,
     session_row,
@@ -71,17 +72,26 @@ class Ledger:
         self._partition: Partition | None = None
         self._position = 0
         self._is_behind = True  # there may be records that were not taken in
+        self._has_followed = False  # all that was there at first was taken in
         self._grown_bytes = 0
         self._snapshot_bytes = 0
         self._session = 0  # of transactions, once there was one
-        self.settlements = 0  # twice as many as there were transactions that ended
+        self._count = 0  # of its transactions
+        self.settlements = 0  # changes when transactions end, odd while that is under way
         self._judge: Callable[[Ending], bool] | None = None  # while recovering
-        self._reset()
+        self._registers = Registers()
 
-    def _reset(self) -> None:
-        self._commits = Commits()
-        self._outcomes = Outcomes()
-        self._epochs = Epochs()
+    @property
+    def _commits(self) -> Commits:
+        return self._registers.commits
+
+    @property
+    def _outcomes(self) -> Outcomes:
+        return self._registers.outcomes
+
+    @property
+    def _epochs(self) -> Epochs:
+        return self._registers.epochs
 
     # ------------------------------------------------------------ what it says
 
@@ -104,14 +114,26 @@ class Ledger:
                 self._follow()
         return self._outcomes.open
 
+    def first_open_offset(self, topic_id: bytes, partition: int) -> int | None:
+        """Return where the oldest open transaction begins in a partition."""
+        place = Place(topic_id, partition)
+        open_now = list(self.open_transactions().values())
+        return min((first[place] for first in open_now if place in first), default=None)
+
     def hides(self, transaction: int) -> bool:
-        """Say whether a transaction's records are not to be seen, now."""
+        """Say whether a transaction's records are not to be seen, as far as was read; no lock is
+        taken. Who asks has asked for ``open_transactions`` since the records were written."""
         return self._outcomes.hides(transaction)
 
     def is_aborted(self, transaction: int) -> bool:
         """Say whether a transaction's records never were; those of an open one may be."""
         outcomes = self._outcomes
-        return outcomes.hides(transaction) and transaction not in outcomes.open
+        is_stale = self._keeper.is_read_only and outcomes.may_change(transaction)
+        if is_stale or not self._has_followed:
+            with self._lock:
+                self._follow()
+            outcomes = self._outcomes
+        return outcomes.is_aborted(transaction)
 
     @property
     def has_transactions(self) -> bool:
@@ -137,18 +159,18 @@ class Ledger:
             self._write(EPOCHS + name.encode(), EPOCH.pack(epoch))
         return epoch
 
-    def begin(self, transaction: int, first: Mapping[Place, int]) -> int:
-        """Note where a transaction's records begin, before they are written; 0 is a new one.
-        Return its number."""
+    def reserve_number(self) -> int:
+        """Return a number for a transaction that no other ever had."""
         with self._lock:
             self._follow()
             if not self._session:
                 self._begin_session()
-            if not transaction:
-                count = self._outcomes.sessions[self._session].last + 1
-                transaction = self._session << COUNT_BITS | count
-            self._write(BEGUN + NUMBER.pack(transaction), packed(first))
-        return transaction
+            self._count += 1
+            return self._session << COUNT_BITS | self._count
+
+    def begin(self, transaction: int, first: Mapping[Place, int]) -> None:
+        """Note where a transaction's records begin, before they are written."""
+        self._append(BEGUN + NUMBER.pack(transaction), packed(first))
 
     def _begin_session(self) -> None:
         """Take a number for this opening's transactions that no crash can give out again."""
@@ -156,6 +178,7 @@ class Ledger:
         self._write(*session_row(number, Session(True, 0)))
         assert self._partition is not None
         self._partition.flush()
+        self._count = 0
         self._session = number
 
     def end(self, transaction: int, ending: Ending) -> int:
@@ -166,7 +189,7 @@ class Ledger:
     def settle(self, transaction: int, *, is_commit: bool) -> None:
         """Have a transaction seen as it was decided."""
         with self._lock:
-            self.settlements += 1  # odd while one is under way
+            self.settlements |= 1  # odd while one is under way
             try:
                 self._outcomes.take_ending(transaction, is_commit=is_commit)
             finally:
@@ -202,51 +225,66 @@ class Ledger:
         partition = self._partition
         if partition is None:
             partition = self._partition = self._keeper.ledger_partition(is_writing=False)
-        if partition is None:
-            return
-        if not self._keeper.is_read_only:
-            partition.flush()  # with sync="always" nothing is read before
+        is_read_only = self._keeper.is_read_only
+        if partition is not None:
+            if not is_read_only:
+                partition.flush()  # with sync="always" nothing is read before
+            try:
+                self._take_in(partition)
+            finally:
+                self.settlements += self.settlements % 2
+        self._is_behind = is_read_only
+        self._has_followed = partition is not None or not is_read_only
+
+    def _take_in(self, partition: Partition) -> None:
+        registers = self._registers
         while True:
             if self._position < partition.start_offset:
-                self._reset()  # a snapshot follows, and it is all there is to know
+                registers = Registers()  # a snapshot follows, and it is all there is to know
                 self._position = partition.start_offset
             try:
-                records = partition.read(self._position, max_records=5000)
+                records = partition.read_all(self._position, 5000)
             except OffsetOutOfRangeError:
                 continue  # deleted by another process since the look above
             if not records:
                 break
+            self.settlements |= 1  # what has ended is to be seen everywhere or nowhere
             for key, value in zip(records.keys, records.values):
-                self._take(key or b"", value, is_settled=True)
+                self._take(registers, key or b"", value, is_settled=True)
             self._position = records.next_offset
-        self._is_behind = self._keeper.is_read_only
+        self._registers = registers  # whole: others look at them meanwhile
 
-    def _take(self, key: bytes, value: bytes | None, *, is_settled: bool) -> None:
+    def _take(
+        self, registers: Registers, key: bytes, value: bytes | None, *, is_settled: bool
+    ) -> None:
         kind, name = key[:1], key[1:]
         if kind == OFFSETS:
-            self._commits.take(name, value)
+            registers.commits.take(name, value)
         elif value is None:
             return
         elif kind == ENDED:
-            self._take_ending(NUMBER.unpack(name)[0], Ending.decode(value), is_settled=is_settled)
+            (number,) = NUMBER.unpack(name)
+            self._take_ending(registers, number, Ending.decode(value), is_settled=is_settled)
         elif kind == BEGUN:
-            self._outcomes.take_beginning(name, value)
+            registers.outcomes.take_beginning(name, value)
         elif kind == SESSIONS:
-            self._outcomes.take_session(name, value)
+            registers.outcomes.take_session(name, value)
         elif kind == ABORTED:
-            self._outcomes.take_aborted(value)
+            registers.outcomes.take_aborted(value)
         elif kind == EPOCHS:
-            self._epochs.take(name, value)
+            registers.epochs.take(name, value)
 
-    def _take_ending(self, transaction: int, ending: Ending, *, is_settled: bool) -> None:
+    def _take_ending(
+        self, registers: Registers, transaction: int, ending: Ending, *, is_settled: bool
+    ) -> None:
         is_commit = ending.is_commit and (self._judge is None or self._judge(ending))
         if is_commit:
             for group, offsets in ending.offsets.items():
-                self._commits.commit(group, offsets)
+                registers.commits.commit(group, offsets)
         if is_settled:
-            self._outcomes.take_ending(transaction, is_commit=is_commit)
+            registers.outcomes.take_ending(transaction, is_commit=is_commit)
         else:
-            self._outcomes.decided[transaction] = is_commit
+            registers.outcomes.decided[transaction] = is_commit
 
     def _append(self, key: bytes, value: bytes | None) -> int:
         with self._lock:
@@ -260,12 +298,13 @@ class Ledger:
             assert partition is not None
         self._is_behind = True  # until it is taken in: an interrupt may come between
         end = partition.append_unkept(value, key) + 1
-        self._take(key, value, is_settled=False)
+        self._take(self._registers, key, value, is_settled=False)
         self._position = end
         self._is_behind = False
         self._grown_bytes += len(key) + len(value or b"") + 40
         if self._grown_bytes > max(SNAPSHOT_BYTES, 2 * self._snapshot_bytes):
-            with contextlib.suppress(OSError):  # no room for it: tried again by the next
+            # No room, or a topic that cannot be synced or is gone: tried again by the next.
+            with contextlib.suppress(OSError, MinilogError):
                 self._rewrite(partition)
         return end
 

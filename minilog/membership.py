@@ -203,7 +203,9 @@ class Membership:
             place.committed = place.position
             if place.position is None and self._places.begins_at_end:
                 # Where it begins is committed too, as if that had been read: it is pinned.
-                place.position = self.coordinator.first_offset(tp, partition)
+                place.position = self.coordinator.first_offset(
+                    tp, partition, reads_committed=self._places.reads_committed
+                )
                 place.delivered = place.done = place.position
             return place
 

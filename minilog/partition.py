@@ -274,7 +274,7 @@ class Partition(SharedLog):
         if self._is_sync_always and not source.transaction:
             self._sync_until(offset + 1)
         if before is not None:
-            return offset, self._timestamp_of(offset, stamp)
+            return offset, self._timestamp_of(log, offset, stamp)
         if self._waiters:
             self._wake()
         return offset, stamp
@@ -322,11 +322,18 @@ class Partition(SharedLog):
             assert self._sequences is not None
             self._sequences.take(origin.producer_id, origin.sequence, offset, count)
 
-    def _timestamp_of(self, offset: int, otherwise: int) -> int:
-        """Return the timestamp of a record that may have been deleted since it was written."""
+    def _timestamp_of(self, log: Log, offset: int, otherwise: int) -> int:
+        """Return the timestamp of a record that readers may not see yet, or that may have been
+        deleted or compacted away since it was written."""
         if offset < self._start:
             return otherwise
-        return self._read_now(offset, 1, NO_LIMIT, None).timestamps[0]
+        try:
+            found, _ = log.read(offset, log.end(), 1, NO_LIMIT)
+        except FileNotFoundError:
+            return otherwise
+        if not found or found[0].offsets[0] != offset:
+            return otherwise
+        return found[0].timestamps[0]
 
     def append_many_from(
         self,
@@ -584,7 +591,8 @@ class Partition(SharedLog):
     def offset_at(self, timestamp: TimestampLike) -> int | None:
         """Return the earliest offset whose timestamp is at or after ``timestamp``; None if none."""
         wanted = timestamp_of(timestamp)
-        return self._look(lambda log, end: log.offset_at(wanted, self._start, end))
+        hides = self._host.is_aborted
+        return self._look(lambda log, end: log.offset_at(wanted, self._start, end, hides))
 
     # ------------------------------------------------------------ what goes
 

@@ -131,6 +131,11 @@ class Places:
         """Whether one begins at the end where nothing says otherwise."""
         return self._reset == "latest"
 
+    @property
+    def reads_committed(self) -> bool:
+        """Whether it reads only what was committed."""
+        return self._stable_offsets is not None
+
     def replace(
         self,
         found: dict[TopicPartition, Partition],

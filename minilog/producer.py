@@ -34,6 +34,7 @@ from minilog.records import (
     bytes_of,
     headers_of,
     timestamp_of,
+    topic_partition_of,
 )
 from minilog.sources import Identity
 from minilog.storage import encode_headers, too_large
@@ -113,7 +114,11 @@ class Producer:
         if self._has_serializer:
             value, key = self._serialized(value, key)
         identity = self._identity
-        if sequence is not None and (identity is None or sequence.__class__ is not int):
+        if identity is not None and (identity.is_fenced or identity.is_in_transaction):
+            self._check_identity()
+        if sequence is not None and (
+            identity is None or sequence.__class__ is not int or sequence < 0
+        ):
             self._check_sequence(sequence)
         partitions = self._partitions(topic)
         if partition is None and key.__class__ is bytes and self._has_plain_keys:
@@ -131,9 +136,17 @@ class Producer:
         # In C: a third of what RecordMetadata(...) costs.
         return tuple.__new__(RecordMetadata, (topic, number, offset, stamp))
 
-    def _check_outside(self) -> None:
+    def _check_identity(self) -> None:
+        """Raise FencedError, or TransactionError while it is in a transaction."""
         identity = self._identity
-        if identity is not None and identity.is_in_transaction and not identity.is_fenced:
+        if self._is_closed:
+            raise ClosedError("the producer was closed")
+        if identity is None:
+            return
+        identity.check()
+        if identity.is_in_transaction:
+            self._broker.transactions.expire()
+        if identity.is_in_transaction:
             raise TransactionError(
                 f"producer {identity.name!r} is in a transaction: send with that, or end it"
             )
@@ -148,14 +161,10 @@ class Producer:
         headers: HeadersLike | None,
         timestamp: TimestampLike | None,
     ) -> tuple[int, int]:
-        if identity.is_in_transaction:
-            self._check_outside()
         if timestamp is None and not headers:
             appended = target.append_numbered(identity, sequence, value, key)
             if appended is not None:
                 return appended
-        if sequence is not None:
-            check_whole("sequence", sequence)
         return target.append_from(identity, sequence, value, key, headers, timestamp)
 
     def _check_sequence(self, sequence: int | None) -> None:
@@ -169,6 +178,7 @@ class Producer:
         the log was opened; None if none. ConfigError without a ``producer_id``."""
         if self._identity is None:
             raise ConfigError("last_sequence() needs a producer with a producer_id")
+        self._identity.check()
         target = self._target(topic, None, partition, 0)
         return target.last_sequence(self._identity.producer_id)
 
@@ -250,7 +260,7 @@ class Producer:
         Input order is kept within each partition. Written in batches of ``batch_bytes``, each
         atomic; any iterables of any length, one entry per value (ConfigError, a ValueError).
         """
-        self._check_outside()
+        self._check_identity()
         columns = self._columns(values, keys, headers, timestamps)
         self._check_keys(topic, keys)
         return self._send_columns(topic, columns, partition, None)
@@ -357,6 +367,8 @@ class Producer:
         """Return a block in which ``send`` gathers records and writes them as batches."""
         if self._is_closed:
             raise ClosedError("the producer was closed")
+        if self._identity is not None:
+            self._identity.check()
         return BatchSender(self)
 
     # ------------------------------------------------------------ the end
@@ -460,7 +472,7 @@ class BatchSender:
 
     def flush(self) -> None:
         """Write what was gathered, a batch for each partition."""
-        self._producer._check_outside()
+        self._producer._check_identity()
         while self._routes:
             topic, route = next(iter(self._routes.items()))
             for buffer, partition in zip(route.buffers, route.partitions):
@@ -552,7 +564,7 @@ class Transaction:
             if group is None:
                 raise ConfigError("commit_offsets({partition: offset}) needs group=")
             check_group_name(group)
-            named = {TopicPartition(*tp): offset for tp, offset in offsets.items()}
+            named = {topic_partition_of(tp): offset for tp, offset in offsets.items()}
             for tp, offset in named.items():
                 check_whole(f"offset of {tp.topic}-{tp.partition}", offset)
             self._work.commit_offsets(group, Commit(None, named, {}))

@@ -258,6 +258,17 @@ def datetime_of(timestamp: int) -> datetime:
         ) from None
 
 
+def topic_partition_of(given: Any) -> TopicPartition:
+    """Return the partition that is meant; TypeError unless it is ``(topic name, number)``."""
+    try:
+        topic, partition = (None, None) if isinstance(given, str) else given
+    except (TypeError, ValueError):
+        topic, partition = None, None
+    if not isinstance(topic, str) or isinstance(partition, bool) or not isinstance(partition, int):
+        raise TypeError(f"{given!r} is no TopicPartition; give (topic name, partition number)")
+    return TopicPartition(topic, partition)
+
+
 def bytes_of(what: str, given: object) -> bytes | None:
     """Return a key, value or header value as bytes, copied at once; None stays None."""
     if given is None or given.__class__ is bytes:

@@ -137,11 +137,15 @@ class Outcomes:
         self.sessions: dict[int, Session] = {}
 
     def take_session(self, key: bytes, value: bytes) -> None:
-        """Take in that a session has begun or ended."""
+        """Take in that a session has begun or ended, and with it each of its transactions: who
+        found no room to say so was aborted."""
         (number,) = SESSION.unpack(key)
         (last,) = NUMBER.unpack(value)
         is_running = last < 0
         self.sessions[number] = Session(is_running, -1 - last if is_running else last)
+        if not is_running:
+            for transaction in [n for n in self.open if n >> COUNT_BITS == number]:
+                self.take_ending(transaction, is_commit=False)
 
     def take_beginning(self, key: bytes, value: bytes) -> None:
         """Take in that a transaction has begun in some partitions."""
@@ -165,11 +169,23 @@ class Outcomes:
 
     def hides(self, number: int) -> bool:
         """Say whether a transaction's records are not to be seen: it is open or was aborted, or
-        nothing is known of it, as a crash took what said so."""
-        if number in self.aborted or number in self.open:
-            return True
+        nothing is known of it, as a crash took what said so.
+
+        ``open`` is looked at first, as one that is aborted meanwhile leaves it last.
+        """
+        return number in self.open or number in self.aborted or not self._is_known(number)
+
+    def is_aborted(self, number: int) -> bool:
+        """Say whether a transaction's records never were: as ``hides``, but for open ones."""
+        return number not in self.open and self.hides(number)
+
+    def may_change(self, number: int) -> bool:
+        """Say whether records to come may say more of a transaction: it has not ended yet."""
+        return number in self.open or not (number in self.aborted or self._is_known(number))
+
+    def _is_known(self, number: int) -> bool:
         session = self.sessions.get(number >> COUNT_BITS)
-        return session is None or number & COUNT_MASK > session.last
+        return session is not None and number & COUNT_MASK <= session.last
 
     def rows(self) -> Iterator[Row]:
         """Yield all that is known, as records."""
@@ -197,6 +213,15 @@ class Epochs:
         """Yield all that is known, as records."""
         for name, epoch in self.epochs.items():
             yield EPOCHS + name.encode(), EPOCH.pack(epoch)
+
+
+class Registers:
+    """All of them: what the records of a ledger add up to."""
+
+    def __init__(self) -> None:
+        self.commits = Commits()
+        self.outcomes = Outcomes()
+        self.epochs = Epochs()
 
 
 def packed(offsets: Mapping[Place, int]) -> bytes:

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from minilog.clock import Clock, Deadline, Waiters
 from minilog.config import MIB, TopicConfig
-from minilog.errors import CorruptionError, GroupError, ReadOnlyError, SyncFailedError
+from minilog.errors import (
+    CorruptionError,
+    GroupError,
+    ReadOnlyError,
+    StorageError,
+    SyncFailedError,
+)
 from minilog.group_sync import GroupSync
 from minilog.reports import CompactionProgress
 from minilog.storage import SNAPSHOT_FILE, CleanMark, End, Log, Sequences, retention
@@ -290,7 +296,7 @@ class SharedLog(Waiters):
             self._expire(config, now_ms)
         log = self._log
         if log is not None and self._has_written and log.has_some_to_drop(self._start):
-            self._drop_before(self._start)  # a crash or an error came after it was raised
+            self._drop_before_start(log)  # a crash or an error came between, or a transaction
         if config.is_compacted:
             self._roll_if(now_ms, lambda log: log.is_older_than(config.segment_ms, now_ms))
             self.run_compaction(now_ms, step, min_dirty_ratio=config.min_cleanable_dirty_ratio)
@@ -337,13 +343,16 @@ class SharedLog(Waiters):
         # A crash must not bring the end below the new start, nor may what is dropped go first.
         self.flush()
         self._host.raise_start_offset(self._index, offset)
-        self._drop_before(offset)
+        self._drop_before_start(log)
 
-    def _drop_before(self, offset: int) -> None:
+    def _drop_before_start(self, log: Log) -> None:
+        """Drop what only holds records before the start, but for those of named producers that
+        nothing else tells the sequences of yet: a transaction may be open there."""
+        stable = self._stable_if_named()
         with self._lock:
-            log = self._writable_log()
-            self.keep_sequences()
-            log.drop_before(offset)
+            self._check_writable()
+            kept = self.keep_sequences(stable)
+            log.drop_before(self._start if kept is None else min(self._start, kept))
         is_left = True
         while is_left:  # one at a time: ten thousand take seconds, and appends go on meanwhile
             with self._lock:
@@ -363,9 +372,10 @@ class SharedLog(Waiters):
             rules = self._compaction_rules(log, now_ms)
             if min_dirty_ratio is not None and not compaction.is_due(log, rules, min_dirty_ratio):
                 return compaction.Compacted()
+            stable = self._stable_if_named()
             with self._lock:
                 self._writable_log()
-                self.keep_sequences()
+                self.keep_sequences(stable)
             self.flush()  # what supersedes a record must not be lost when that is gone
             total = 2 * sum(segment.size_bytes for segment in compaction.cleanable(log, rules))
             self._progress = CompactionProgress(0, total)
@@ -408,6 +418,7 @@ class SharedLog(Waiters):
     def close(self, refusal: Callable[[], Exception]) -> CleanMark | None:
         """Refuse every later call and end every wait; return a mark where all was synced."""
         self._refusal = refusal  # first: a compaction that runs ends at its next step
+        stable = self._stable_if_named()
         with self._cleaning, self._lock:
             self._is_plain = False
             self._wake()
@@ -418,7 +429,7 @@ class SharedLog(Waiters):
                 if self._failure is None and not self._is_read_only:
                     log.trim()
                     self._group_sync.run(lambda: False, self._sync)
-                    self.keep_sequences()
+                    self.keep_sequences(stable)
                     log.forget_superseded()
                     return log.mark()
             except OSError as error:
@@ -442,7 +453,7 @@ class SharedLog(Waiters):
                 sequences.take_all(
                     found
                     for found in log.origins(sequences.next_offset)
-                    if not (found[0].transaction and self._host.hides(found[0].transaction))
+                    if not (found[0].transaction and self._host.is_aborted(found[0].transaction))
                 )
             else:
                 self._sync()
@@ -451,17 +462,28 @@ class SharedLog(Waiters):
             self._sequences = sequences
         return sequences
 
-    def keep_sequences(self) -> None:
-        """Write a snapshot of them; what it covers is on the disk. The caller holds the lock."""
+    def _stable_if_named(self) -> int | None:
+        """Return the stable offset where named producers have written, else None. The caller does
+        not hold the lock, as a transaction whose time is over is aborted here."""
         log = self._log
-        if log is None or not log.directory.stamp(SNAPSHOT_FILE):
-            return
+        if log is None or self._is_read_only or not log.directory.stamp(SNAPSHOT_FILE):
+            return None
+        try:
+            return self._settled(log)
+        except StorageError:
+            return 0  # nobody can tell how transactions have ended
+
+    def keep_sequences(self, stable: int | None) -> int | None:
+        """Write a snapshot of them up to what was the stable offset, durably; return up to where
+        it goes. The caller holds the lock."""
+        log = self._log
+        if log is None or not stable:
+            return stable
         sequences = self.known_sequences(log)
-        end = log.end_offset
-        stable = self._host.stable_offset(self._index, end)
         if sequences.next_offset < stable:
             self._sync()
             sequences.save(log.directory, stable)
+        return sequences.next_offset
 
     def abandon(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every later call, end every wait and let go of the files as they are."""

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from minilog.clock import Clock
 from minilog.coordinator import Commit, Coordinator
-from minilog.errors import ClosedError, MinilogError, TransactionError
+from minilog.errors import MinilogError, TransactionError
 from minilog.ledger import Ledger
 from minilog.partition import Partition
 from minilog.registers import Ending, Offsets, Place
@@ -78,10 +78,14 @@ class Work:
         if self.identity is not None:
             self.identity.check()
         self._host.check_open()
-        if not self.is_over and self._host.clock.now_ms() >= self.deadline_ms:
-            self.abort(f"it took longer than {self._timeout_ms} ms")
+        self.expire()
         if self.is_over:
             raise TransactionError(f"the transaction is over: {self._reason}")
+
+    def expire(self) -> None:
+        """Abort it when its time is over by the clock."""
+        if not self.is_over and self._host.clock.now_ms() >= self.deadline_ms:
+            self.abort(f"it took longer than {self._timeout_ms} ms (transaction_timeout_ms)")
 
     def write(self, partition: Partition, append: Callable[[], Any]) -> Any:
         """Do one append to a partition within the transaction."""
@@ -89,9 +93,10 @@ class Work:
             self.check()
             if partition not in self._first:
                 place = Place(partition.topic_id, partition.index)
-                first = partition.offset_to_write()
-                self.transaction = self._host.ledger.begin(self.transaction, {place: first})
-                self._begins[place] = first
+                ledger = self._host.ledger
+                self.transaction = self.transaction or ledger.reserve_number()
+                self._begins[place] = first = partition.offset_to_write()
+                ledger.begin(self.transaction, {place: first})
                 self._first[partition] = place
             return append()
 
@@ -99,7 +104,7 @@ class Work:
         """Have offsets of a group committed with it."""
         with self._lock:
             self.check()
-            with self._host.coordinator(group).holding(commit):
+            with self._host.coordinator(group).holding((commit,)):
                 self._commits.setdefault(group, []).append(commit)
 
     # ------------------------------------------------------------ its end
@@ -130,10 +135,7 @@ class Work:
         with contextlib.ExitStack() as stack:
             for group, commits in sorted(self._commits.items()):
                 coordinator = self._host.coordinator(group)
-                merged = {tp: n for commit in commits for tp, n in commit.offsets.items()}
-                read = {tp: p for commit in commits for tp, p in commit.read.items()}
-                commit = Commit(commits[-1].member, merged, read)
-                held = stack.enter_context(coordinator.holding(commit))
+                held = stack.enter_context(coordinator.holding(commits))
                 offsets[group] = {place: offset for _, place, offset in held}
             kept = ledger.end(self.transaction, Ending(True, ends, offsets))
         ledger.wait_until_kept(kept)
@@ -179,31 +181,33 @@ class Transactions:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._lock = threading.Lock()  # over the list; a leaf
         self._open: list[Work] = []
 
     def begin(self, timeout_ms: int, identity: Identity | None) -> Work:
         """Begin one; of a named producer one at a time."""
         self.expire()
-        if identity is not None:
-            identity.check()
-            if identity.is_in_transaction:
-                raise TransactionError(
-                    f"producer {identity.name!r} is in a transaction; end that one first"
-                )
-            identity.is_in_transaction = True
-        work = Work(self._host, timeout_ms, identity)
-        self._open.append(work)
+        with self._lock:
+            if identity is not None:
+                identity.check()
+                if identity.is_in_transaction:
+                    raise TransactionError(
+                        f"producer {identity.name!r} is in a transaction; end that one first"
+                    )
+            work = Work(self._host, timeout_ms, identity)
+            self._open.append(work)
+            if identity is not None:
+                identity.is_in_transaction = True
         return work
 
     def expire(self) -> None:
         """Abort those whose time is over by the clock."""
         if not self._open:
             return
-        now_ms = self._host.clock.now_ms()
         for work in list(self._open):
-            if not work.is_over and now_ms >= work.deadline_ms:
-                work.abort("its time was over (transaction_timeout_ms)")
-        self._open = [work for work in self._open if not work.is_over]
+            work.expire()
+        with self._lock:
+            self._open = [work for work in self._open if not work.is_over]
 
     def seconds_to_expiry(self) -> float | None:
         """Return how long it is until one may be aborted; None if none is open."""
@@ -217,10 +221,13 @@ class Transactions:
             if work.producer_id == identity.producer_id:
                 work.abort(f"another producer {identity.name!r} was opened")
 
-    def close(self) -> None:
-        """Abort all, as the log is closed."""
+    def close(self) -> bool:
+        """Abort all, as the log is closed; False where that could not be written, so that the
+        next opening has to, as after a crash."""
         for work in list(self._open):
             work.abort("the broker was closed")
-        self._open = []
-        with contextlib.suppress(ClosedError):
+        try:
             self._host.ledger.end_session()
+        except (OSError, MinilogError):
+            return False
+        return True

@@ -34,6 +34,8 @@ from minilog.storage.recovery import (
 from minilog.storage.segment import Place, Segment, log_name
 from minilog.storage.singles import Budget
 
+Hides = Callable[[int], bool]
+
 LOOKS = 3  # how often one who reads looks again when files went meanwhile
 SEGMENT_FILE = re.compile(r"(\d{20})\.log")
 INDEX_FILE = re.compile(r"\d{20}" + UNFINISHED + r"?\.(time)?index")
@@ -470,20 +472,28 @@ class Log:
             next_offset=segment.base_offset if is_before else following,
         )
 
-    def offset_at(self, timestamp: int, lowest: int, end: End, looks: int = LOOKS) -> int | None:
-        """Return the first offset from ``lowest`` on whose timestamp is at least ``timestamp``."""
+    def offset_at(
+        self,
+        timestamp: int,
+        lowest: int,
+        end: End,
+        hides: Hides | None = None,
+        looks: int = LOOKS,
+    ) -> int | None:
+        """Return the first offset from ``lowest`` on whose timestamp is at least ``timestamp``,
+        of records of transactions that it ``hides`` none."""
         view = self._view
         try:
             for segment, limit in self._from(view[0], lowest, end):
                 if segment.largest_timestamp >= timestamp:
                     start = max(lowest, segment.base_offset)
-                    found = offset_at(segment.view(limit[0]), timestamp, start, limit)
+                    found = offset_at(segment.view(limit[0]), timestamp, start, limit, hides)
                     if found is not None:
                         return found
         except (CorruptionError, FileNotFoundError) as error:
             if not looks or not self._has_moved_on(view, error):
                 raise
-            return self.offset_at(timestamp, lowest, end, looks - 1)
+            return self.offset_at(timestamp, lowest, end, hides, looks - 1)
         return None
 
     def record_count(self, lowest: int, end: End, looks: int = LOOKS) -> int:
@@ -510,6 +520,9 @@ class Log:
         bases = list(segments.islice(max(segments.bisect_right(lowest) - 1, 0)))
         for base, following in zip_longest(bases, bases[1:]):
             limit = self._limit(segments[base], following, end)
+            if base > lowest and not self._place.is_writable:
+                # Another process may have put segments together since these were listed.
+                raise self._gap(segments[base], limit, following, lowest)
             if limit[1] > lowest:
                 yield segments[base], limit
                 lowest = limit[1]
@@ -551,6 +564,7 @@ class Log:
         if self._view[0].get(oldest.base_offset) is not oldest:
             with contextlib.suppress(FileNotFoundError):
                 oldest.remove()
+            oldest.unmap()  # else the disk would keep its bytes for as long as it is mapped
         del self._dropped[0]
         return True
 
@@ -583,6 +597,8 @@ class Log:
             if not self.directory.stamp(name + UNFINISHED):  # interrupted, but renamed
                 self._view = view
             raise
+        for segment in sources:
+            segment.unmap()  # else the disk would keep their bytes for as long as they are mapped
 
     def sync_names(self) -> None:
         """Return when the names of the files are on the disk; SyncFailedError: who knows."""

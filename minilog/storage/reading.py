@@ -11,6 +11,7 @@ This module refuses to know how frames get there, and other segments.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from minilog.errors import ConfigError, CorruptionError
@@ -362,8 +363,11 @@ def count_from(view: View, lowest: int, end: Tail) -> int:
     return count
 
 
-def offset_at(view: View, timestamp: int, lowest: int, end: Tail) -> int | None:
-    """Return the first offset from ``lowest`` on whose timestamp is at least ``timestamp``."""
+def offset_at(
+    view: View, timestamp: int, lowest: int, end: Tail, hides: Callable[[int], bool] | None
+) -> int | None:
+    """Return the first offset from ``lowest`` on whose timestamp is at least ``timestamp``, of
+    records of transactions that it ``hides`` none."""
     region = view.region
     position, due = f.HEADER_SIZE, view.base_offset
     entry = view.entries.floor_time(timestamp)
@@ -377,6 +381,9 @@ def offset_at(view: View, timestamp: int, lowest: int, end: Tail) -> int | None:
     for at, prefix in scan.walk(region, position, due, end[0], view.seed):
         position, due = at + f.aligned(prefix.size), prefix.next_offset
         if prefix.timestamp < timestamp or prefix.flags & (f.SEAL | f.CONTROL):
+            continue
+        is_in_one = prefix.flags & f.TRANSACTIONAL
+        if is_in_one and hides is not None and hides(_transaction(view, at, prefix)):
             continue
         if not prefix.flags & f.COLUMNS:
             return prefix.offset

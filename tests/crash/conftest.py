@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 IN_MEMORY = Path("/dev/shm")
-SIMULATED = ("test_cleaning_crash", "test_cleaning_interrupts", "test_damage", "test_interrupts", "test_recovery")
+SIMULATED = (
+    "test_cleaning_crash",
+    "test_cleaning_interrupts",
+    "test_damage",
+    "test_interrupts",
+    "test_recovery",
+    "test_transaction_cuts",
+)
 
 
 @pytest.fixture
