@@ -471,13 +471,22 @@ class Broker(Waiters):
             partition.flush()
 
     def maintain(self) -> None:
-        """Do now what is due by the clock: sync, roll by age, expire, compact."""
+        """Do now what is due by the clock: sync, roll by age, expire, compact.
+
+        What goes wrong with one partition is raised when the others are done.
+        """
         self.check_open()
         self._transactions.expire()
         now_ms = self._clock.now_ms()
+        failure: Exception | None = None
         for partition in self._partitions():
-            partition.maintain(now_ms, sync=self._config.sync == "interval")
-            partition.clean(now_ms, lambda: None)
+            try:
+                partition.maintain(now_ms, sync=self._config.sync == "interval")
+                partition.clean(now_ms, lambda: None)
+            except (OSError, MinilogError) as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def keep_house(self) -> None:
         """Do what is due, for nobody in particular; errors are kept."""

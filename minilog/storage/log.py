@@ -522,6 +522,9 @@ class Log:
         bases = list(segments.islice(max(segments.bisect_right(lowest) - 1, 0)))
         for base, following in zip_longest(bases, bases[1:]):
             limit = self._limit(segments[base], following, end)
+            if base > lowest and not self._place.is_writable:
+                # Another process may have put segments together since these were listed.
+                raise self._gap(segments[base], limit, following, lowest)
             if limit[1] > lowest:
                 yield segments[base], limit
                 lowest = limit[1]
@@ -563,6 +566,7 @@ class Log:
         if self._view[0].get(oldest.base_offset) is not oldest:
             with contextlib.suppress(FileNotFoundError):
                 oldest.remove()
+            oldest.unmap()  # else the disk would keep its bytes for as long as it is mapped
         del self._dropped[0]
         return True
 
@@ -595,6 +599,8 @@ class Log:
             if not self.directory.stamp(name + UNFINISHED):  # interrupted, but renamed
                 self._view = view
             raise
+        for segment in sources:
+            segment.unmap()  # else the disk would keep their bytes for as long as they are mapped
 
     def sync_names(self) -> None:
         """Return when the names of the files are on the disk; SyncFailedError: who knows."""

@@ -8,6 +8,7 @@ nobody's. This module refuses to know why a record is kept, and who renames.
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 from minilog.records import Headers
@@ -53,6 +54,8 @@ class Rewriting:
         self._make: Make | None = None
         self._tombstones_since = NOT_SEEN
         self._forget_gathered()
+        with contextlib.suppress(FileNotFoundError):  # left by one that was interrupted
+            directory.unlink(self._name)
         self._file = directory.create(self._name)
 
     def _forget_gathered(self) -> None:

@@ -16,6 +16,7 @@ import pytest
 IN_MEMORY = Path("/dev/shm")
 SIMULATED = (
     "test_cleaning_crash",
+    "test_cleaning_interrupts",
     "test_damage",
     "test_interrupts",
     "test_recovery",

@@ -366,3 +366,69 @@ def test_a_read_only_broker_follows_the_writers(tmp_path: Path) -> None:
         assert tailed == [(0, n) for n in range(3000)]
         assert [spot for _, _, spot in consumed] == tailed
         reader.topic("t")[0].check()
+
+
+def test_compacting_beside_writers_readers_and_deleting_loses_no_last_record(
+    tmp_path: Path,
+) -> None:
+    """Readers, also of another broker, see records in order, each as it was written, and at the
+    end of each key the last."""
+    with Broker(tmp_path / "log", sync_interval_ms=5, maintenance_interval_ms=10) as broker:
+        topic = broker.create_topic(
+            "t", cleanup_policy="compact", segment_bytes=2048, min_cleanable_dirty_ratio=0.0
+        )
+        partition = topic[0]
+        finished = threading.Event()
+        total = 3000
+
+        def write() -> None:
+            for number in range(0, total, 3):
+                partition.append(b"%d" % number, key=b"%d" % (number % 50))
+                keys = [b"%d" % ((number + n) % 50) for n in (1, 2)]
+                partition.append_many([b"%d" % (number + n) for n in (1, 2)], keys=keys)
+            finished.set()
+
+        def clean() -> int:
+            runs = 0
+            while not finished.is_set():
+                topic.compact()
+                runs += 1
+            return runs
+
+        def delete() -> None:
+            while not finished.is_set():
+                partition.delete_before(max(partition.end_offset - 400, 0))
+
+        def read(theirs: Partition) -> int:
+            rounds = 0
+            while not finished.is_set() or not rounds:
+                offset = theirs.start_offset
+                end = theirs.end_offset
+                while offset < end:
+                    try:
+                        records = theirs.read(offset, max_records=37)
+                    except OffsetOutOfRangeError as error:
+                        offset = error.start_offset
+                        continue
+                    for record in records:
+                        assert record.offset >= offset
+                        assert record.value == b"%d" % record.offset
+                        assert record.key == b"%d" % (record.offset % 50)
+                    assert records.next_offset > offset
+                    offset = records.next_offset
+                theirs.offset_at(0)
+                assert len(theirs) >= 0
+                rounds += 1
+            return rounds
+
+        with Broker(tmp_path / "log", read_only=True) as other:
+            other_partition = other.topic("t")[0]
+            together(write, clean, delete, lambda: read(partition), lambda: read(other_partition))
+        topic.compact()
+        offsets = [record.offset for record in partition]
+        assert offsets == list(range(total - 50, total))
+        assert broker.housekeeping_errors == ()
+        partition.check()
+    with Broker(tmp_path / "log") as broker:
+        assert broker.recovery.ok
+        assert len(broker.topic("t")[0]) == 50

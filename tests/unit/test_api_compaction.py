@@ -29,7 +29,7 @@ from minilog.testing import ManualClock
 
 DAY_MS = 24 * 3_600_000
 START_MS = 1_700_000_000_000
-Pair = tuple[bytes | None, bytes | None]
+MAPS = Path("/proc/self/maps")
 
 
 @pytest.fixture
@@ -585,6 +585,42 @@ def test_sync_always_shows_and_keeps_all_of_it(tmp_path: Path) -> None:
         topic.compact()
         assert [record.offset for record in topic[0]] == [37, 38, 39, 40]
     assert minilog.verify(tmp_path / "log").ok
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="only Linux shows what a process maps")
+@pytest.mark.parametrize("policy", ["compact", "delete"])
+def test_what_was_cleaned_away_frees_its_space_at_once(tmp_path: Path, policy: str) -> None:
+    """The segments were unlinked, but stayed mapped until hundreds of others had been."""
+    with Broker(tmp_path / "log", maintenance_interval_ms=0) as broker:
+        topic = broker.create_topic("t", cleanup_policy=policy, segment_bytes=512)
+        for number in range(100):
+            topic[0].append(b"%d" % number, key=b"k")
+        assert len(list(topic[0])) == 100
+        if policy == "compact":
+            topic.compact()
+        else:
+            topic[0].delete_before(100)
+        mapped = [line for line in MAPS.read_text().splitlines() if str(tmp_path) in line]
+        assert not [line for line in mapped if line.endswith("(deleted)")]
+
+
+def test_maintain_does_what_it_can_and_then_says_what_failed(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Broker(tmp_path / "log", clock=clock, maintenance_interval_ms=0) as broker:
+        for name in ("a", "b"):
+            topic = broker.create_topic(name, cleanup_policy="compact", segment_bytes=512)
+            for number in range(50):
+                topic[0].append(b"%d" % number, key=b"k")
+
+        def fails(*given: object, **also: object) -> None:
+            raise OSError(28, "no space left on device")
+
+        monkeypatch.setattr(broker.topic("a")[0], "run_compaction", fails)
+        with pytest.raises(OSError, match="no space"):
+            broker.maintain()
+        assert len(broker.topic("a")[0]) == 50
+        assert len(broker.topic("b")[0]) < 10
 
 
 def test_a_clock_that_steps_back_protects_nothing(tmp_path: Path) -> None:

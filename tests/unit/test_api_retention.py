@@ -417,9 +417,10 @@ def test_a_thread_is_started_for_a_topic_that_expires_and_ends_with_the_broker(
 
     before = housekeepers()
     with Broker(tmp_path / "log", sync="never") as broker:
-        broker.create_topic("keeps")
-        assert housekeepers() == before
-        broker.create_topic("expires", retention_ms=1)
+        broker.create_topic("t")
+    with Broker(tmp_path / "log", sync="never") as broker:
+        assert housekeepers() == before, "there is nothing to do"
+        broker.topic("t").configure(retention_ms=1)
         assert housekeepers() == before + 1
     assert housekeepers() == before
     with Broker(tmp_path / "log", sync="never"):

@@ -1,0 +1,92 @@
+"""KeyboardInterrupt in the middle of a compaction, an expiry, a deletion: the log stays usable.
+
+It comes as in ``test_interrupts``, at every so many-th of the places there are. Afterwards of no
+key the last record is gone, cleaning again ends it, and the log closes and opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_interrupts import Opened, interrupted_everywhere
+
+import minilog
+from minilog import Broker, Partition
+from minilog.testing import ManualClock
+
+COUNT = 24
+KEYS = 5
+Clean = Callable[[Broker], object]
+
+CLEANINGS: dict[str, tuple[Clean, dict[str, Any], bool]] = {
+    "compact": (lambda broker: broker.topic("t").compact(), {"cleanup_policy": "compact"}, True),
+    "expire": (lambda broker: broker.maintain(), {"retention_bytes": 400}, False),
+    "delete": (lambda broker: broker.topic("t")[0].delete_before(COUNT - 3), {}, False),
+}
+
+
+def opened(path: Path | str, settings: dict[str, Any]) -> Opened:
+    broker = Broker(path, sync="never", maintenance_interval_ms=0, clock=ManualClock(1000))
+    partition = broker.create_topic("t", segment_bytes=256, **settings)[0]
+    for number in range(COUNT):
+        partition.append(b"%d" % number * 9, key=b"%d" % (number % KEYS))
+    return broker, partition
+
+
+def assert_legal(partition: Partition, *, is_compaction: bool) -> None:
+    partition.check()
+    start, end = partition.start_offset, partition.end_offset
+    assert end == COUNT
+    found = [(record.offset, record.key, record.value) for record in partition]
+    assert len(partition) == len(found)
+    whole = [(n, b"%d" % (n % KEYS), b"%d" % n * 9) for n in range(COUNT)]
+    if is_compaction:
+        assert [row for row in whole if row in found] == found
+        assert found[-KEYS:] == whole[-KEYS:]
+    else:
+        assert found == whole[start:]
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.parametrize("name", CLEANINGS)
+def test_a_cleaning_interrupted_anywhere_leaves_the_log_usable(
+    tmp_path: Path, name: str, where: str
+) -> None:
+    clean, settings, is_compaction = CLEANINGS[name]
+
+    def path_of(number: int) -> Path | str:
+        return ":memory:" if where == "memory" else tmp_path / str(number)
+
+    def check(opened: Opened, number: int) -> None:
+        broker, partition = opened
+        assert_legal(partition, is_compaction=is_compaction)
+        if where == "disk":
+            broker.close()
+            path = tmp_path / str(number)
+            assert minilog.verify(path).ok, str(minilog.verify(path))
+            broker = Broker(path, clock=ManualClock(1000), maintenance_interval_ms=0)
+            partition = broker.topic("t")[0]
+            assert_legal(partition, is_compaction=is_compaction)
+            assert broker.recovery.ok
+        clean(broker)
+        assert_legal(partition, is_compaction=is_compaction)
+        assert len(partition) < COUNT // 2
+        assert partition.append(b"after", key=b"0") == COUNT
+        partition.check()
+        if where == "disk":
+            names = [each.name for each in (tmp_path / str(number) / "t" / "0").iterdir()]
+            assert not [each for each in names if "~" in each]
+            broker.close()
+
+    step = 71 if where == "memory" else 191
+    failures = interrupted_everywhere(
+        lambda number: opened(path_of(number), settings),
+        lambda partition: clean(partition._host._owner),  # type: ignore[attr-defined]
+        check,
+        count(len(name), step),
+    )
+    assert not failures, f"{len(failures)}\n" + "\n".join(failures[:20])
