@@ -18,6 +18,7 @@ from typing import Any
 
 from minilog.assignors import Assignor
 from minilog.coordinator import Commit, Coordinator, Member
+from minilog.errors import CommitError
 from minilog.ledger import Ledger
 from minilog.partition import Partition
 from minilog.places import Place, Places
@@ -74,8 +75,9 @@ class Membership:
 
     def leave(self, *, for_good: bool) -> None:
         """Give everything up; a member that named itself comes back soon, unless ``for_good``."""
-        if self._is_joined:
-            self._is_joined = False
+        with self._lock:  # between two commits of other threads, not within one
+            was_joined, self._is_joined = self._is_joined, False
+        if was_joined:
             self.coordinator.leave(self.member, for_good=for_good)
 
     def drop(self) -> None:
@@ -221,9 +223,12 @@ class Membership:
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit these; CommitError where one is not this member's."""
         with self._lock:
-            if not self._is_joined:
-                for tp in offsets:
-                    _ = self._places[tp]  # NotAssignedError
+            for tp, offset in offsets.items():
+                if not self._is_joined and tp not in self._places:
+                    raise CommitError(
+                        f"offset {offset} of {tp.topic}-{tp.partition} was not committed: the "
+                        "partition is not this consumer's, or no longer"
+                    )
             committed = self.coordinator.commit(self._commit_of(offsets))
             self._places.note_committed(committed)
 

@@ -203,6 +203,26 @@ def test_a_member_that_was_told_nothing_is_told_nothing_when_it_goes(
     assert not [call for call in diary.calls if call.partitions]
 
 
+def test_what_is_being_revoked_is_delivered_to_no_other_thread(broker: Broker) -> None:
+    topic = filled(broker, "a", 0, 0)
+    first, second = member(broker), member(broker)
+    during: list[Any] = []
+
+    def on_revoked(given: list[TopicPartition]) -> None:
+        for partition in topic:
+            partition.append_many([b"v"] * 3)
+        during.extend(Running(lambda: places(first.poll(0))).result())
+        during.extend(given)
+
+    first.subscribe(["a"], on_revoked=on_revoked)
+    settle(first)
+    second.subscribe(["a"])
+    first.poll(0)
+    moved = during.pop()
+    assert [partition for _, partition, _ in during] == [1 - moved.partition] * 3
+    assert places(second.poll(0)) == [(*moved, offset) for offset in range(3)]
+
+
 def test_partitions_that_are_added_are_all_that_is_assigned_again(
     broker: Broker, diary: Diary
 ) -> None:
