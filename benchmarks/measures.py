@@ -54,6 +54,17 @@ def write_batches(
     return _rates(data, seconds)
 
 
+def write_transactions(
+    peer: type[Peer], directory: Path, scale: Scale, *, verb: str, size: int
+) -> Figures:
+    data = dataset(min(scale.records, size * scale.reads), SMALL)
+    batches = [data.between(start, start + size) for start in range(0, len(data), size)]
+    with _opened(peer, directory) as log:
+        seconds, _ = _timed(getattr(log, verb), batches)
+        _check_contents(log, data)
+    return _rates(data, seconds)
+
+
 def write_durably(
     peer: type[Peer], directory: Path, scale: Scale, *, verb: str, threads: int
 ) -> Figures:

@@ -1,4 +1,4 @@
-"""What is measured: the workloads w1 to w9, each with its rows, its base and its targets.
+"""What is measured: the workloads w1 to w11, each with its rows, its base and its targets.
 
 Data only. A row is a line of the table: one way of doing the work on minilog, against the one way
 of every peer. The option `verb` is the peer's method; a peer that lacks it has no figure.
@@ -66,6 +66,8 @@ class Workload:
 SINGLY = {"verb": "append_singly"}
 BULK = {"verb": "append_batches"}
 FILLED_SINGLY = {"fill": "append_singly"}
+IN_BULK = {"verb": "transact_in_bulk"}
+PLAINLY = {"verb": "append_each"}
 VALUES = {"verb": "values"}
 VARIED_SIZES = {"kind": VARIED}
 READ = {"verb": "records", "fill": "append_batches"}
@@ -193,6 +195,32 @@ WORKLOADS = (
         rows=(
             Row("written in bulk", Target(118, is_ratio=False), options=BULK),
             Row("written singly", Target(160, is_ratio=False), options=SINGLY),
+        ),
+    ),
+    Workload(
+        "w10",
+        "transactions, against appends without",
+        measures.write_transactions,
+        RATE,
+        options={"verb": "transact"},
+        base="minilog",
+        rows=(
+            Row("of 1 record", options={"size": 1}, base=PLAINLY),
+            Row("of 100 records", options={"size": 100}, base=PLAINLY),
+            Row("of 10,000 records", options={"size": 10_000}, base=PLAINLY),
+            Row("of 10,000 records in bulk", options={"size": 10_000, **IN_BULK}, base=PLAINLY),
+        ),
+    ),
+    Workload(
+        "w11",
+        "send by a named producer, against an unnamed one's",
+        measures.write_singly,
+        RATE,
+        options={"verb": "send_singly"},
+        base="minilog",
+        rows=(
+            Row("producer_id=", Target(1 / 1.3), minilog={"verb": "send_named"}),
+            Row("producer_id= and sequence=", minilog={"verb": "send_numbered"}),
         ),
     ),
 )

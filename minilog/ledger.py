@@ -58,6 +58,8 @@ class Keeper(Protocol):
 
     @property
     def is_read_only(self) -> bool: ...
+    @property
+    def is_sync_always(self) -> bool: ...
     def ledger_partition(self, *, is_writing: bool) -> Partition | None: ...
     def topic_by_id(self, topic_id: bytes) -> Topic | None: ...
     def flush_topics(self) -> None: ...
@@ -227,8 +229,8 @@ class Ledger:
             partition = self._partition = self._keeper.ledger_partition(is_writing=False)
         is_read_only = self._keeper.is_read_only
         if partition is not None:
-            if not is_read_only:
-                partition.flush()  # with sync="always" nothing is read before
+            if self._keeper.is_sync_always and not is_read_only:
+                partition.flush()  # nothing is read before
             try:
                 self._take_in(partition)
             finally:
@@ -297,7 +299,11 @@ class Ledger:
             partition = self._partition = self._keeper.ledger_partition(is_writing=True)
             assert partition is not None
         self._is_behind = True  # until it is taken in: an interrupt may come between
-        end = partition.append_unkept(value, key) + 1
+        try:
+            end = partition.append_unkept(value, key) + 1
+        except (OSError, MinilogError):
+            self._is_behind = False  # then nothing was appended, and reading goes on
+            raise
         self._take(self._registers, key, value, is_settled=False)
         self._position = end
         self._is_behind = False

@@ -43,6 +43,33 @@ class Minilog(Peer):
         for key, value in zip(data.keys, data.values, strict=True):
             send(TOPIC, value, key=key)
 
+    def send_named(self, data: Dataset) -> None:
+        send = minilog.Producer(self.broker, producer_id=TOPIC).send
+        for key, value in zip(data.keys, data.values, strict=True):
+            send(TOPIC, value, key=key)
+
+    def send_numbered(self, data: Dataset) -> None:
+        send = minilog.Producer(self.broker, producer_id=TOPIC).send
+        for number, (key, value) in enumerate(zip(data.keys, data.values, strict=True)):
+            send(TOPIC, value, key=key, sequence=number)
+
+    def transact(self, batches: Sequence[Dataset]) -> None:
+        transaction = minilog.Producer(self.broker).transaction
+        for batch in batches:
+            with transaction() as tx:
+                for key, value in zip(batch.keys, batch.values, strict=True):
+                    tx.send(TOPIC, value, key=key)
+
+    def transact_in_bulk(self, batches: Sequence[Dataset]) -> None:
+        transaction = minilog.Producer(self.broker).transaction
+        for batch in batches:
+            with transaction() as tx:
+                tx.send_many(TOPIC, batch.values, keys=batch.keys)
+
+    def append_each(self, batches: Sequence[Dataset]) -> None:
+        for batch in batches:
+            self.append_singly(batch)
+
     def batch_singly(self, data: Dataset) -> None:
         with minilog.Producer(self.broker) as producer, producer.batch() as batch:
             send = batch.send
@@ -84,7 +111,9 @@ class Minilog(Peer):
 
     def last(self) -> tuple[int, bytes | None]:
         partition = self.partition
-        record = partition.read(partition.end_offset - 1, max_records=1)[0]
+        end_offset = partition.end_offset
+        last = partition.read(end_offset - 1, max_records=1)
+        record = (last or partition.read(end_offset - 2, max_records=1))[0]  # a marker ends it
         return record.offset, record.value
 
     def hand_over_ends(self) -> tuple[Put, Take]:

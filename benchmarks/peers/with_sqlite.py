@@ -47,6 +47,14 @@ class Sqlite(Peer):
             with turn:
                 execute(insert, (time_ns() // 1_000_000, key, value))
 
+    def transact(self, batches: Sequence[Dataset]) -> None:
+        execute, insert = self.connection.cursor().execute, self.INSERT
+        for batch in batches:
+            execute("BEGIN")
+            for key, value in zip(batch.keys, batch.values, strict=True):
+                execute(insert, (time_ns() // 1_000_000, key, value))
+            execute("COMMIT")
+
     def append_batches(self, batches: Sequence[Dataset]) -> None:
         cursor = self.connection.cursor()
         for batch in batches:
@@ -54,6 +62,8 @@ class Sqlite(Peer):
             cursor.execute("BEGIN")
             cursor.executemany(self.INSERT, rows)
             cursor.execute("COMMIT")
+
+    transact_in_bulk = append_batches
 
     def records(self) -> Iterator[Any]:
         return self.connection.execute(self.SELECT + "ORDER BY offset")

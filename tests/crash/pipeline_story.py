@@ -18,11 +18,19 @@ IN = TopicPartition("in", 0)
 
 
 class Told:
-    """How many steps were acknowledged, and how many have begun."""
+    """How many steps were acknowledged, and how many have begun to be committed."""
 
     def __init__(self) -> None:
         self.acknowledged = 0
         self.begun = 0
+
+    def begin(self, steps: int) -> None:
+        """Note that a step is about to be committed."""
+        self.begun = steps
+
+    def acknowledge(self, steps: int) -> None:
+        """Note that it was."""
+        self.acknowledged = steps
 
 
 def prepare(broker: Broker) -> None:
@@ -59,8 +67,8 @@ def run(broker: Broker, told: Told) -> Transaction:
         with producer.transaction() as tx:
             send_step(tx, step)
             tx.commit_offsets(consumer)
-            told.begun = step + 1
-        told.acknowledged = step + 1
+            told.begin(step + 1)
+        told.acknowledge(step + 1)
         broker.topic("out")[step % 2].append(b"others")
         with producer.transaction() as tx:
             send_step(tx, step + 1)

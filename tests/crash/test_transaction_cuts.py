@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pipeline_story as story
 import pytest
 from cutting import CutDirectory, Death, Fate
 from images import crashed_copy, image_of, write_image
@@ -14,6 +13,7 @@ import minilog.ledger
 from minilog import Broker
 from minilog.storage.files import Directory, disk_directory
 from minilog.testing import ManualClock
+from tests.crash import pipeline_story as story
 
 
 class MortalDisk:
