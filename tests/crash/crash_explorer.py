@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import crash_invariants as invariants
-from crash_invariants import Found, Violation, hold
+from crash_invariants import Violation
+from promises import Found
 from story import START_MS, Leg, Story, Told, known_ids, timeline_at
 
 from minilog.testing import CrashPlan, SimulatedDisk
@@ -208,7 +209,7 @@ def check_nested(
         verifies=is_verified(plan),
     )
     if not is_lossy:
-        hold(again == found, f"recovery after a crash in it finds {again}; the first {found}")
+        invariants.check_same(found, again, "recovery after a crash in it")
 
 
 # ---------------------------------------------------------------- shrinking

@@ -1,131 +1,31 @@
 """What must hold of any disk that a crash may leave, and of what a broker makes of it.
 
 The numbers are those of the promises: prefix (1), durable at the sync level (2), batches whole
-(3), never wrong bytes (5), no synced offset given again (9), recovery idempotent (10), the index
-a hint (11), the clean mark (21). This module refuses to know how a crash comes about.
+(3), a commit no further than what survives (4, 8), never wrong bytes (5), no synced offset given
+again (9), recovery idempotent (10), the index a hint (11), compaction keeps the last of every key
+(1), transactions all or nothing (20), the clean mark (21). This module refuses to know how a
+crash comes about.
 """
 
 from __future__ import annotations
 
-import uuid
-from bisect import bisect_left
-from typing import Any, NamedTuple
+from typing import Any
+
+from promises import (
+    Found,
+    FoundPartition,
+    FoundTopic,
+    GroupPromise,
+    PartitionPromise,
+    Place,
+    Promise,
+    Row,
+    TopicPromise,
+    TransactionPromise,
+)
 
 from minilog import Broker, TopicConfig, VerifyReport, verify
 from minilog.testing import ManualClock, SimulatedDisk
-
-
-class Row(NamedTuple):
-    """A record, as it was given and as it must be found."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-
-
-class PartitionPromise(NamedTuple):
-    """What was appended, by batches, and how far it is on the disk."""
-
-    start: int = 0
-    durable: int = 0
-    end: int = 0
-    rows: tuple[Row, ...] = ()  # from offset ``first`` on
-    boundaries: tuple[int, ...] = (0,)
-    first: int = 0
-
-    def after(self, rows: list[Row]) -> PartitionPromise:
-        """Return the promise once a batch was appended."""
-        end = rows[-1].offset + 1
-        return self._replace(end=end, rows=(*self.rows, *rows), boundaries=(*self.boundaries, end))
-
-    def as_found(self, rows: list[Row], start: int, end: int, *, is_durable: bool) -> Any:
-        """Return the promise of what a crash has left."""
-        return PartitionPromise(
-            start=start,
-            durable=end if is_durable else min(self.durable, end),
-            end=end,
-            rows=tuple(rows),
-            boundaries=(*(b for b in self.boundaries if b < end), end),
-            first=start,
-        )
-
-
-class TopicPromise(NamedTuple):
-    """A topic and its partitions."""
-
-    id: uuid.UUID
-    settings: TopicConfig
-    partitions: tuple[PartitionPromise, ...]
-
-
-class Promise(NamedTuple):
-    """All that was promised at a moment; never changed, only replaced."""
-
-    topics: dict[str, TopicPromise]
-
-    def with_topic(self, name: str, topic: TopicPromise) -> Promise:
-        """Return it with a topic made or changed."""
-        return Promise({**self.topics, name: topic})
-
-    def without_topic(self, name: str) -> Promise:
-        """Return it with a topic gone."""
-        return Promise({other: topic for other, topic in self.topics.items() if other != name})
-
-    def with_partition(self, name: str, number: int, promise: PartitionPromise) -> Promise:
-        """Return it with one partition changed."""
-        topic = self.topics[name]
-        parts = (*topic.partitions[:number], promise, *topic.partitions[number + 1 :])
-        return self.with_topic(name, topic._replace(partitions=parts))
-
-    def all_durable(self) -> Promise:
-        """Return it once everything was synced."""
-        return Promise(
-            {
-                name: topic._replace(
-                    partitions=tuple(part._replace(durable=part.end) for part in topic.partitions)
-                )
-                for name, topic in self.topics.items()
-            }
-        )
-
-    def as_found(self, found: Found, *, is_durable: bool) -> Promise:
-        """Return what is promised of what a crash has left."""
-        topics = {}
-        for name, topic in found.items():
-            known = self.topics[name]
-            empty = PartitionPromise()
-            topics[name] = TopicPromise(
-                topic.id,
-                topic.settings,
-                tuple(
-                    (known.partitions[n] if n < len(known.partitions) else empty).as_found(
-                        part.rows, part.start, part.end, is_durable=is_durable
-                    )
-                    for n, part in enumerate(topic.partitions)
-                ),
-            )
-        return Promise(topics)
-
-
-class FoundPartition(NamedTuple):
-    """What a partition holds."""
-
-    start: int
-    end: int
-    rows: list[Row]
-
-
-class FoundTopic(NamedTuple):
-    """What a topic is."""
-
-    id: uuid.UUID
-    settings: TopicConfig
-    partitions: list[FoundPartition]
-
-
-Found = dict[str, FoundTopic]
 
 
 class Violation(AssertionError):
@@ -148,7 +48,7 @@ def opened(disk: SimulatedDisk, settings: dict[str, Any], clock: ManualClock) ->
 
 def dump(broker: Broker) -> Found:
     """Return all a broker holds."""
-    return {
+    topics = {
         name: FoundTopic(
             topic.id,
             topic.config,
@@ -163,59 +63,157 @@ def dump(broker: Broker) -> Found:
         )
         for name, topic in broker.topics.items()
     }
+    groups = {
+        (name, tuple(place)): offset
+        for name, group in broker.groups.items()
+        for place, offset in group.committed().items()
+    }
+    return Found(topics, groups)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- what was found
 
 
 def check_found(found: Found, old: Promise, new: Promise, *, is_power_cut: bool) -> None:
     """Hold what was found against the promises before and after the step a crash came in."""
     for name, topic in old.topics.items():
         if name in new.topics and new.topics[name].id == topic.id:
-            hold(name in found, f"topic {name} is gone")
-    for name, topic in found.items():
+            hold(name in found.topics, f"topic {name} is gone")
+    hidden = check_transactions(found, old, new, is_power_cut)
+    for name, found_topic in found.topics.items():
         candidates = [
             promise.topics[name]
             for promise in (old, new)
-            if name in promise.topics and promise.topics[name].id == topic.id
+            if name in promise.topics and promise.topics[name].id == found_topic.id
         ]
         hold(candidates, f"topic {name} was never made, or was deleted")
-        first, last = candidates[0], candidates[-1]
-        hold(topic.settings in (first.settings, last.settings), f"{name}: {topic.settings}")
-        counts = (len(first.partitions), len(last.partitions))
-        hold(len(topic.partitions) in counts, f"{name} has {len(topic.partitions)} partitions")
-        for number, part in enumerate(topic.partitions):
-            empty = PartitionPromise()
-            before = first.partitions[number] if number < counts[0] else empty
-            if name not in old.topics:
-                before = empty
-            check_partition(f"{name}-{number}", part, before, last.partitions[number], is_power_cut)
+        is_new = name not in old.topics
+        check_topic(name, found_topic, candidates, hidden, is_new=is_new, is_cut=is_power_cut)
+    check_groups(found, old, new, is_power_cut)
 
 
-def check_partition(
+def check_topic(
+    name: str,
+    topic: FoundTopic,
+    candidates: list[TopicPromise],
+    hidden: set[tuple[Place, int]],
+    *,
+    is_new: bool,
+    is_cut: bool,
+) -> None:
+    """A topic is as it was before the step or as behind it, and so are its partitions."""
+    first, last = candidates[0], candidates[-1]
+    hold(topic.settings in (first.settings, last.settings), f"{name}: {topic.settings}")
+    counts = (len(first.partitions), len(last.partitions))
+    hold(len(topic.partitions) in counts, f"{name} has {len(topic.partitions)} partitions")
+    empty = PartitionPromise()
+    for number, part in enumerate(topic.partitions):
+        before = first.partitions[number] if number < counts[0] and not is_new else empty
+        behind = last.partitions[number]
+        check_extent(f"{name}-{number}", part, before, behind, is_cut)
+        expected = [
+            row
+            for row in behind.rows
+            if part.start <= row.offset < part.end and ((name, number), row.offset) not in hidden
+        ]
+        if "compact" in topic.settings.cleanup_policy:
+            check_compacted(f"{name}-{number}", part.rows, expected, topic.settings)
+        else:
+            check_rows(f"{name}-{number}", part.rows, expected)
+
+
+def check_extent(
     name: str,
     part: FoundPartition,
     old: PartitionPromise,
     new: PartitionPromise,
     is_power_cut: bool,
 ) -> None:
-    """A prefix of what was appended, whole batches, with all that was acknowledged (1, 2, 3)."""
+    """A prefix of what was appended, of whole batches, with all that was acknowledged (1-3)."""
     hold(part.start in (old.start, new.start), f"{name} begins at {part.start}, not {old.start}")
-    lowest = old.durable if is_power_cut else old.end
-    lowest = max(lowest, part.start)
+    lowest = max(old.durable if is_power_cut else old.end, part.start)
     hold(part.end >= lowest, f"{name} ends at {part.end}; {lowest} was acknowledged")
     hold(part.end <= new.end, f"{name} ends at {part.end}; only {new.end} were appended")
     hold(part.end in new.boundaries, f"{name} ends at {part.end}, in the middle of a batch")
-    expected = new.rows[part.start - new.first : part.end - new.first]
-    if part.rows != list(expected):
-        number = bisect_left(
-            range(len(expected)), True, key=lambda n: part.rows[: n + 1] != list(expected[: n + 1])
-        )
-        given = expected[number] if number < len(expected) else None
-        got = part.rows[number] if number < len(part.rows) else None
-        raise Violation(f"{name} has {got}; {given} was appended")
+
+
+def check_rows(name: str, rows: list[Row], expected: list[Row]) -> None:
+    """Every record is there, byte for byte, and no other (1, 5)."""
+    if rows == expected:
+        return
+    for number in range(max(len(rows), len(expected))):
+        got, given = rows[number : number + 1], expected[number : number + 1]
+        hold(got == given, f"{name} has {got}; {given} was appended")
+
+
+def check_compacted(name: str, rows: list[Row], expected: list[Row], settings: TopicConfig) -> None:
+    """What is left was appended, and of every key the last is there (1)."""
+    kept = set(rows)
+    hold(kept <= set(expected), f"{name} has {kept - set(expected)}, which was never appended")
+    hold(rows == sorted(rows), f"{name}: offsets are out of order")
+    lasts = {row.key: row for row in expected}
+    for row in lasts.values():
+        hold(row in kept, f"{name} has lost {row}, the last of its key")
+
+
+def check_groups(found: Found, old: Promise, new: Promise, is_power_cut: bool) -> None:
+    """A group is where it was before the step, or as behind it, and never beyond an end (4, 8)."""
+    for key, promise in old.groups.items():
+        if key in new.groups and (promise.durable if is_power_cut else promise.offsets):
+            place = key[1]
+            hold(place[0] not in found.topics or key in found.groups, f"{key}: nothing committed")
+    for key, offset in found.groups.items():
+        before = old.groups.get(key, GroupPromise())
+        behind = new.groups.get(key, before)
+        oldest = max((before.durable if is_power_cut else len(before.offsets)) - 1, 0)
+        allowed = behind.offsets[oldest:]
+        name, number = key[1]
+        end = found.topics[name].partitions[number].end
+        hold(offset <= end, f"{key} has committed {offset}, beyond the end at {end}")
+        is_taken_back = offset == end and any(value > end for value in allowed)
+        text = f"{key} has committed {offset}; it may be {allowed}"
+        hold(offset in allowed or is_taken_back, text)
+
+
+def check_transactions(
+    found: Found, old: Promise, new: Promise, is_power_cut: bool
+) -> set[tuple[Place, int]]:
+    """All the records of a transaction are there or none (20); return those that are not seen."""
+    seen = {
+        ((name, number), row.offset)
+        for name, topic in found.topics.items()
+        for number, part in enumerate(topic.partitions)
+        for row in part.rows
+    }
+    hidden: set[tuple[Place, int]] = set()
+    for number, transaction in enumerate(new.transactions):
+        before = (*old.transactions, *[TransactionPromise()] * len(new.transactions))[number]
+        rows = {row for row in transaction.rows if is_kept(row, found)}
+        visible = rows & seen
+        text = f"transaction {number} of {len(rows)} records shows {len(visible)}"
+        hold(not visible or visible == rows, text)
+        if transaction.outcome != "committed":
+            hold(not visible, f"{text}, and is {transaction.outcome}")
+        is_promised = before.is_durable if is_power_cut else True
+        if before.outcome == "committed" and is_promised:
+            hold(visible == rows, f"{text}, and was committed")
+        if not visible:
+            hidden |= rows
+    return hidden
+
+
+def is_kept(row: tuple[Place, int], found: Found) -> bool:
+    """Say whether a record's topic is there, and the record was not deleted."""
+    (name, number), offset = row
+    topic = found.topics.get(name)
+    if topic is None or number >= len(topic.partitions):
+        return False
+    return offset >= topic.partitions[number].start
 
 
 def check_looking_up(broker: Broker, found: Found) -> None:
     """A look-up by offset and by time finds what iterating does (11)."""
-    for name, topic in found.items():
+    for name, topic in found.topics.items():
         for number, part in enumerate(topic.partitions):
             partition = broker.topic(name)[number]
             for row in part.rows[-1:] + part.rows[len(part.rows) // 2 :][:1]:
@@ -223,29 +221,38 @@ def check_looking_up(broker: Broker, found: Found) -> None:
                 hold(Row(*records[0][2:]) == row, f"{name}-{number}: reading {row.offset} differs")
                 first = next(r.offset for r in part.rows if r.timestamp >= row.timestamp)
                 at = partition.offset_at(row.timestamp)
-                hold(at == first, f"{name}-{number}: offset_at({row.timestamp}) is {at}")
+                hold(at is not None and at <= first, f"{name}-{number}: offset_at gives {at}")
             partition.check()
+
+
+# ---------------------------------------------------------------- opening, closing, opening again
 
 
 def check_reports(before: VerifyReport, problems: tuple[Any, ...], found: Found) -> None:
     """``verify`` and the recovery's report agree on whether something was dropped."""
     if before.ok:
         hold(not problems, f"verify found nothing; opening dropped {problems}")
+
+
+def check_counts(before: VerifyReport, after: VerifyReport, problems: tuple[Any, ...]) -> None:
+    """Where opening has reported nothing, verify counts as many records as before."""
     if not problems:
-        count = sum(len(part.rows) for topic in found.values() for part in topic.partitions)
-        text = f"verify found {before.record_count} records; opening {count}, and reported nothing"
-        hold(before.record_count == count, text)
+        text = f"verify counted {before.record_count} records; now {after.record_count}"
+        hold(after.record_count >= before.record_count, f"{text}, and nothing was reported")
+
+
+def check_same(found: Found, again: Found, when: str) -> None:
+    """Two openings have found the same."""
+    if again != found:
+        for name in {*found.topics, *again.topics}:
+            one, other = found.topics.get(name), again.topics.get(name)
+            hold(one == other, f"{when} finds {other}; the first {one}")
+        raise Violation(f"{when} finds {again.groups}; the first {found.groups}")
 
 
 def is_hint(path: str) -> bool:
     """Say whether a file is an index: it is never synced, and made anew where it is wrong."""
     return path.endswith("index")
-
-
-def check_verified(disk: SimulatedDisk) -> None:
-    """Every byte is as it was written, but for the hints."""
-    wrong = [str(p) for p in verify(disk).problems if not is_hint(p.path)]
-    hold(not wrong, f"after recovery and close verify says: {wrong}")
 
 
 def check_disk(
@@ -272,10 +279,13 @@ def check_disk(
     closed = len(disk.operations)
     if before is not None:
         check_reports(before, problems, found)
-        check_verified(disk)
+        after = verify(disk)
+        check_counts(before, after, problems)
+        wrong = [str(p) for p in after.problems if not is_hint(p.path)]
+        hold(not wrong, f"after recovery and close verify says: {wrong}")
     with opened(disk, settings, ManualClock(now_ms)) as broker:
         hold(broker.recovery.ok, f"after recovery and close: {broker.recovery}")
-        hold(dump(broker) == found, "the second opening finds other records")
+        check_same(found, dump(broker), "the second opening")
     again = [str(op) for op in disk.operations[closed:] if op.is_change and not is_hint(op.path)]
     hold(not again, f"the second opening changed {again}")
     return found, closed

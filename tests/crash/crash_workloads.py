@@ -429,3 +429,117 @@ def crashes_while_topics_come_and_go(story: Story) -> None:
     story.crash()
     story.create("a")
     story.append("a")
+
+
+# ---------------------------------------------------------------- expiring and compacting
+
+
+@workload(segment_bytes=256)
+def expires_by_size(story: Story) -> None:
+    story.create("t", retention_bytes=300)
+    for _ in range(6):
+        story.append("t", size=40)
+    story.expire()
+    story.append("t", size=40)
+    story.append("t", size=40)
+    story.expire()
+
+
+@workload(sync="always", segment_bytes=256)
+def expires_by_age_and_goes_on(story: Story) -> None:
+    story.create("t", retention_ms=1000)
+    for _ in range(3):
+        story.append("t", size=40)
+    story.expire(5000)
+    story.append("t", size=40)
+    story.crash()
+    story.append("t", size=40)
+
+
+@workload(segment_bytes=256)
+def compacts(story: Story) -> None:
+    story.create("t", cleanup_policy="compact")
+    for key in b"abacab":
+        story.append("t", size=30, key=bytes([key]))
+    story.compact("t")
+    story.append("t", size=30, key=b"a")
+    story.append("t", value=None, key=b"b")
+    story.compact("t")
+
+
+@workload(sync="always", segment_bytes=512)
+def compacts_batches_and_crashes(story: Story) -> None:
+    story.create("t", cleanup_policy="compact")
+    story.append_many("t", values=[b"1" * 30] * 6, keys=[b"a", b"b", b"a", b"c", b"b", b"a"])
+    story.append("t", size=60, key=b"a")
+    story.append("t", size=300, key=b"c")
+    story.compact("t")
+    story.crash()
+    story.append("t", size=30, key=b"b")
+    story.compact("t")
+
+
+# ---------------------------------------------------------------- groups and transactions
+
+
+@workload()
+def commits_offsets_unsynced(story: Story) -> None:
+    story.create("t", 2)
+    story.append_many("t", 0, count=4)
+    story.append("t", 1)
+    story.commit("g", "t", 0, back=2)
+    story.append("t", 0)
+    story.commit("g", "t", 0)
+    story.commit("h", "t", 1)
+
+
+@workload(sync="always")
+def commits_offsets_synced(story: Story) -> None:
+    story.create("t")
+    story.append_many("t", count=4)
+    story.commit("g", "t", back=2)
+    story.append("t")
+    story.commit("g", "t")
+
+
+@workload(sync="interval")
+def commits_offsets_between_syncs_and_crashes(story: Story) -> None:
+    story.create("t")
+    story.append_many("t", count=3)
+    story.commit("g", "t", back=1)
+    story.tick()
+    story.append("t")
+    story.commit("g", "t")
+    story.crash()
+    story.append("t")
+    story.commit("g", "t")
+
+
+@workload()
+def transacts_unsynced(story: Story) -> None:
+    story.create("a")
+    story.create("b")
+    story.transact(("a", 0), ("b", 0))
+    story.transact(("a", 0), ("b", 0), fails=True)
+    story.append("a")
+    story.transact(("b", 0), ("a", 0), ("b", 0))
+
+
+@workload(sync="always")
+def transacts_synced(story: Story) -> None:
+    story.create("t", 2)
+    story.append("t", 1)
+    story.transact(("t", 0), ("t", 1))
+    story.transact(("t", 1), fails=True)
+    story.transact(("t", 1), ("t", 0))
+
+
+@workload()
+def transacts_with_offsets_and_crashes(story: Story) -> None:
+    story.create("t", 2)
+    story.append("t", 1)
+    story.transact(("t", 0), group="g", offset_of=("t", 1))
+    story.flush()
+    story.transact(("t", 0), ("t", 1))
+    story.crash()
+    story.transact(("t", 0), ("t", 1))

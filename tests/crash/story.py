@@ -20,23 +20,30 @@ looked at in ``crash_invariants.py``.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import uuid
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 from unittest import mock
 
 import crash_invariants as invariants
-from crash_invariants import PartitionPromise, Promise, Row, TopicPromise
+from promises import PartitionPromise, Place, Promise, Row, TopicPromise, TransactionPromise
 
-from minilog import Broker, Topic
+from minilog import Broker, Consumer, Partition, Producer
+from minilog.storage.format import decode_document
 from minilog.testing import ManualClock, SimulatedDisk
 from minilog.testing.crashes import CrashPlan, Timeline, plans_at
 
 START_MS = 1_000_000
 STEP_MS = 10
+
+
+class Failed(Exception):
+    """What a transaction of a story fails by."""
 
 
 class Moment(NamedTuple):
@@ -82,7 +89,7 @@ class Story:
         self._settings = settings
         self._clock_ms = START_MS
         self.count = 0  # of steps that could be skipped
-        self.now = Promise({})
+        self.now = Promise({}, {})
         disk = SimulatedDisk(
             can_reserve=bool(seed % 4)
         )  # every fourth on a file system that cannot
@@ -208,11 +215,12 @@ class Story:
         if self.is_skipped():
             return
         value = given.pop("value", self.bytes_of(size))
+        place = (name, partition)
         with self.doing(f"append to {name}-{partition}: {value!r:.40} {given or ''}"):
-            offset = self._partition(name, partition).append(value, **given)
+            offset = self._at(place).append(value, **given)
             headers = tuple(given.get("headers", ()))
             row = Row(offset, self.clock.now_ms(), given.get("key"), value, headers)
-            self._appended(name, partition, [row])
+            self._appended(place, [row])
 
     def append_many(
         self, name: str, partition: int = 0, count: int = 5, size: int | None = None, **given: Any
@@ -221,8 +229,9 @@ class Story:
         if self.is_skipped():
             return
         values = given.pop("values", None) or [self.bytes_of(size) for _ in range(count)]
+        place = (name, partition)
         with self.doing(f"append {len(values)} to {name}-{partition}"):
-            offsets = self._partition(name, partition).append_many(values, **given)
+            offsets = self._at(place).append_many(values, **given)
             keys = given.get("keys") or [None] * len(values)
             headers = given.get("headers") or [()] * len(values)
             now_ms = self.clock.now_ms()
@@ -230,19 +239,112 @@ class Story:
                 Row(offset, now_ms, key, value, tuple(pairs))
                 for offset, key, value, pairs in zip(offsets, keys, values, headers)
             ]
-            self._appended(name, partition, rows)
+            self._appended(place, rows)
 
     def delete_before(self, name: str, partition: int = 0, *, back: int = 0) -> None:
         """Raise a partition's start to so many records before its end."""
         if self.is_skipped():
             return
-        promise = self.now.topics[name].partitions[partition]
+        place = (name, partition)
+        promise = self.now.partition(place)
         offset = max(promise.end - back, promise.start)
         with self.doing(f"delete before {offset} of {name}-{partition}"):
-            self._partition(name, partition).delete_before(offset)
+            self._at(place).delete_before(offset)
             if offset > promise.start:
                 promise = promise._replace(start=offset, durable=promise.end)
-                self.now = self.now.with_partition(name, partition, promise)
+                self.now = self.now.with_partition(place, promise)
+
+    # ------------------------------------------------------------ cleaning
+
+    def expire(self, ms: int = 0) -> None:
+        """Let time pass and have done what is due: old records go, logs are compacted."""
+        if self.is_skipped():
+            return
+        with self.doing(f"{ms} ms pass; maintain"):
+            self._clock_ms += ms
+            self.clock.advance(ms)
+            self.broker.maintain()
+            self._starts_moved()
+
+    def compact(self, name: str) -> None:
+        """Compact a topic: of every key the last record is left."""
+        if self.is_skipped():
+            return
+        with self.doing(f"compact {name}"):
+            self.broker.topic(name).compact()
+
+    def _starts_moved(self) -> None:
+        for name, topic in self.now.topics.items():
+            for number, promise in enumerate(topic.partitions):
+                start = self._at((name, number)).start_offset
+                if start > promise.start:
+                    promise = promise._replace(start=start, durable=promise.end)
+                    self.now = self.now.with_partition((name, number), promise)
+
+    # ------------------------------------------------------------ groups and transactions
+
+    def commit(self, group: str, name: str, partition: int = 0, *, back: int = 0) -> None:
+        """Commit an offset of a group, so many records before a partition's end."""
+        if self.is_skipped():
+            return
+        place = (name, partition)
+        offset = self.now.partition(place).end - back
+        with self.doing(f"group {group} commits {offset} of {name}-{partition}"):
+            with Consumer(self.broker, name, group=group, auto_commit=False) as consumer:
+                consumer.poll(0)
+                consumer.commit({place: offset})
+            self.now = self._settled().with_commit(group, place, offset, is_durable=self._is_always)
+
+    def transact(
+        self,
+        *places: Place,
+        fails: bool = False,
+        group: str | None = None,
+        offset_of: Place | None = None,
+    ) -> None:
+        """Send a record to each place in one transaction, and commit a group's offset with them."""
+        if self.is_skipped():
+            return
+        rows = []
+        with self.doing(f"transaction to {places}{' that fails' if fails else ''}"):
+            transaction = Producer(self.broker).transaction()
+            with contextlib.suppress(Failed), transaction as work:
+                for name, partition in places:
+                    value = self.bytes_of(None)
+                    sent = work.send(name, value, partition=partition)
+                    row = Row(sent.offset, sent.timestamp, None, value, ())
+                    rows.append(((name, partition), row))
+                if group is not None and offset_of is not None:
+                    work.commit_offsets({offset_of: 1}, group=group)
+                if fails:
+                    raise Failed
+            now = self.now
+            for place, row in rows:
+                now = now.with_partition(place, now.partition(place).after([row]))
+            if group is not None and offset_of is not None and not fails:
+                now = now.with_commit(group, offset_of, 1, is_durable=self._is_always)
+            told = TransactionPromise(
+                tuple((place, row.offset) for place, row in rows),
+                "aborted" if fails else "committed",
+                self._is_always,
+            )
+            self.now = now._replace(transactions=(*now.transactions, told))
+            self.now = self._settled()
+
+    def _settled(self) -> Promise:
+        """Return the promise with the ends as they are: markers use up offsets."""
+        now = self.now
+        for name, topic in now.topics.items():
+            for number, promise in enumerate(topic.partitions):
+                end = self._at((name, number)).end_offset
+                if end != promise.end:
+                    promise = promise.to_end(end)
+                if self._is_always:
+                    promise = promise._replace(durable=promise.end)
+                now = now.with_partition((name, number), promise)
+        return now
+
+    # ------------------------------------------------------------ the disk
 
     def flush(self) -> None:
         """Have everything on the disk."""
@@ -264,15 +366,18 @@ class Story:
 
     # ------------------------------------------------------------ inside
 
-    def _partition(self, name: str, partition: int) -> Any:
-        topic: Topic = self.broker.topic(name)
-        return topic[partition]
+    @property
+    def _is_always(self) -> bool:
+        return bool(self.leg.settings["sync"] == "always")
 
-    def _appended(self, name: str, partition: int, rows: list[Row]) -> None:
-        promise = self.now.topics[name].partitions[partition].after(rows)
-        if self.leg.settings["sync"] == "always":
+    def _at(self, place: Place) -> Partition:
+        return self.broker.topic(place[0])[place[1]]
+
+    def _appended(self, place: Place, rows: list[Row]) -> None:
+        promise = self.now.partition(place).after(rows)
+        if self._is_always:
             promise = promise._replace(durable=promise.end)
-        self.now = self.now.with_partition(name, partition, promise)
+        self.now = self.now.with_partition(place, promise)
 
     def bytes_of(self, size: int | None) -> bytes:
         """Return random bytes, some of them zero, as records have."""
@@ -310,13 +415,24 @@ class Told(NamedTuple):
 
 @contextmanager
 def known_ids(seed: int) -> Iterator[None]:
-    """Have every uuid drawn with a seed, so that a trace can be run again."""
+    """Have every uuid drawn with a seed, so that a trace can be run again; and what is decoded
+    again and again remembered."""
     rng = random.Random(seed)
 
     def draw() -> uuid.UUID:
         return uuid.UUID(int=rng.getrandbits(128), version=4)
 
-    with mock.patch("uuid.uuid4", draw):
+    # The same few small files are decoded a million times: what they say does not change.
+    decode = lru_cache(4096)(decode_document)
+
+    def remembered(data: bytes, path: str) -> dict[str, Any]:
+        return dict(decode(data, path))
+
+    with (
+        mock.patch("uuid.uuid4", draw),
+        mock.patch("minilog.home.decode_document", remembered),
+        mock.patch("minilog.topic.decode_document", remembered),
+    ):
         yield
 
 

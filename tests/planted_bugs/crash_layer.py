@@ -1,0 +1,41 @@
+"""The crash states as a layer that is quick to catch: few of every workload, then more.
+
+``python -m tests.planted_bugs.crash_layer [STATES]`` exits with 1 and says what it has caught.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "crash"))
+
+import crash_explorer
+from crash_explorer import Effort, Failure, Figures, explore
+from crash_workloads import WORKLOADS
+
+HANGS_S = 300
+ROUNDS = ((2, 1), (8, 2), (25, 3), (60, 4))  # states of every moment, and the seed
+
+
+def main(rounds: tuple[tuple[int, int], ...]) -> int:
+    """Try rounds of crash states; return 1 when a promise was broken."""
+    crash_explorer.SHRINKING_S = 0.0  # caught is caught
+    figures = Figures()
+    for per_moment, seed in rounds:
+        for told in WORKLOADS:
+            faulthandler.dump_traceback_later(HANGS_S, exit=True)
+            try:
+                explore(told, seed, Effort(per_moment, nested_share=0.2), figures)
+            except Failure as failure:
+                lines = [line for line in str(failure).splitlines() if line.strip()]
+                print(f"caught in {told.name}: {lines[-1][:160]}")
+                return 1
+    print(f"nothing in {len(figures.seen)} states")
+    return 0
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if sys.argv[1:] else len(ROUNDS)
+    sys.exit(main(ROUNDS[:count]))
