@@ -19,6 +19,7 @@ SIMULATED = (
     "test_cleaning_interrupts",
     "test_damage",
     "test_interrupts",
+    "test_processes",
     "test_recovery",
     "test_transaction_cuts",
 )
