@@ -109,7 +109,7 @@ def _zstd() -> Codec:
         return packed
 
     def unpack(data: bytes, size: int) -> bytes | None:
-        bounds = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+        bounds: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
         unpacker = zstd.ZstdDecompressor(options=bounds)
         body: bytes = unpacker.decompress(data, max_length=size)
         if not unpacker.eof:  # what ends the frame stands behind the last byte
