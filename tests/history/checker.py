@@ -75,7 +75,7 @@ def _check(kinds: dict[type, list[Any]], *, is_complete: bool) -> list[Anomaly]:
     logs = Logs(found)
     offsets = Offsets(found)
     readership = Readership(found, logs)
-    endings = transactions.Endings(kinds.pop(End, []))
+    endings = transactions.Endings(kinds.get(End, []))
     sends: list[Send] = sorted(kinds.pop(Send, ()), key=by_end)
     logs.take_trims(kinds.pop(Trim, ()))
     _take_sends(sends, logs, endings, found)
@@ -90,7 +90,7 @@ def _check(kinds: dict[type, list[Any]], *, is_complete: bool) -> list[Anomaly]:
         sends, contents, endings, logs, members, offsets, found, is_complete=is_complete
     )
     members.finish()
-    offsets.finish()
+    offsets.finish(logs, readership.isolation)
     for (group, tp), pin in offsets.pins.items():
         readership.excuse(group, tp, 0, pin)
     if is_complete:

@@ -95,6 +95,22 @@ class Logs:
         for value in failed & together:
             self._found.add("aborted-read", f"{value} was read, though its send had failed")
 
+    def has_gaps(self, tp: Tp) -> bool:
+        """Say whether there are offsets that no reader, or not every reader, sees."""
+        return tp in self.visible or None in self.values[tp]
+
+    def following(self, tp: Tp, *, is_committed: bool) -> list[int]:
+        """Return for every offset the first one from there on that a reader sees."""
+        log = self.values[tp]
+        visible = self.visible.get(tp) if is_committed else None
+        found = list(range(len(log)))
+        after = len(log)
+        for offset in range(len(log) - 1, -1, -1):
+            if log[offset] is not None and not is_hidden(visible, offset):
+                after = offset
+            found[offset] = after
+        return found
+
     def first_skipped(
         self, tp: Tp, start: int, stop: int, before: float, *, is_committed: bool
     ) -> int | None:

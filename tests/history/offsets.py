@@ -7,9 +7,11 @@ It refuses to know who may write, and why.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
 from tests.history.anomalies import Anomalies
+from tests.history.logs import Logs
 from tests.history.operations import Tp
 
 # An offset that was, or may have been, written between two ticks: end, begin, offset.
@@ -49,9 +51,21 @@ class Offsets:
         """Note that an offset was seen."""
         self._reads[group, tp].append((end, begin, offset))
 
-    def finish(self) -> None:
-        """Look at every offset that was seen."""
+    def finish(self, logs: Logs, isolation: Mapping[str, set[bool]]) -> None:
+        """Look at every offset that was seen.
+
+        Offsets between which a group's members see nothing (control records, aborted ones) are
+        one and the same to it.
+        """
         for (group, tp), reads in self._reads.items():
+            where = (group, tp)
+            if logs.has_gaps(tp):
+                following = logs.following(tp, is_committed=False not in isolation.get(group, ()))
+                for kind in (self._sure, self._possible, self._reads):
+                    kind[where] = [
+                        (end, begin, _next(following, offset)) for end, begin, offset in kind[where]
+                    ]
+                reads = self._reads[where]
             self._check(group, tp, sorted(reads, key=itemgetter(1)))
 
     def _check(self, group: str, tp: Tp, reads: list[Write]) -> None:
@@ -70,13 +84,21 @@ class Offsets:
                 done += 1
             ends = [written for written, began in origins[offset] if began < end]
             where = f"{group!r} {tp}: {offset} at {begin}"
-            if not ends and offset is not None and self._is_pin(group, tp, offset):
+            if ends and (latest[2] == offset or max(ends) >= latest[1]):
+                continue
+            if offset is not None and self._is_pin(group, tp, offset):
                 continue
             if not ends:
                 self._found.add("phantom-commit", f"{where} was committed by nobody")
-            elif latest[2] != offset and max(ends) < latest[1]:
+            else:
                 text = f"{where}, though {latest[2]} was there at {latest[1]}-{latest[0]}"
                 self._found.add("commit-regress", text)
 
     def _is_pin(self, group: str, tp: Tp, offset: int) -> bool:
         return group in self.latest and self.pins.setdefault((group, tp), offset) == offset
+
+
+def _next(following: Sequence[int], offset: int | None) -> int | None:
+    if offset is None:
+        return None
+    return following[offset] if offset < len(following) else len(following)

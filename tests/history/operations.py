@@ -37,7 +37,7 @@ class Send(NamedTuple):
 class End(NamedTuple):
     """The end of a transaction: `begin` is when its commit, or its abort, was asked for.
 
-    `offsets` are those of `group` that were to be committed with it.
+    `offsets` are those of `group` that were to be committed with it; then `who` is its member.
     """
 
     begin: int
@@ -60,6 +60,7 @@ class Join(NamedTuple):
     is_committed: bool = False  # isolation="read_committed"
     is_telling: bool = True  # it has callbacks, so that its Assign and Revoke are here
     name: str | None = None  # the name it chose, by which it keeps its partitions
+    leaves_out: frozenset[str] = frozenset()  # topics that its group never reads
     is_latest: bool = False  # auto_offset_reset="latest": where that is, is committed, too
 
 

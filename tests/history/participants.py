@@ -18,6 +18,7 @@ from tests.history.operations import (
     UNKNOWN,
     Assign,
     Commit,
+    End,
     Join,
     Leave,
     Lost,
@@ -102,6 +103,7 @@ class Members:
             Poll: self._poll,
             Seek: self._seek,
             Commit: self._commit,
+            End: self._end,
         }
         for operation in operations:
             takers[operation.__class__](operation)  # type: ignore[operator]
@@ -130,6 +132,7 @@ class Members:
             if operation.name is not None:
                 self._take_name(operation.group, operation.name, operation.who)
             self._readership.isolation[operation.group].add(operation.is_committed)
+            self._readership.leaves_out[operation.group] = operation.leaves_out
             if operation.is_latest:
                 self._offsets.latest.add(operation.group)
                 self._readership.latest.add(operation.group)
@@ -344,6 +347,17 @@ class Members:
 
     # ------------------------------------------------------------ what is committed
 
+    def _end(self, end: End) -> None:
+        """A transaction that commits offsets does so for the partitions' owner."""
+        member = self._members.get(end.who)
+        if end.group is None or end.outcome != OK or member is None:
+            return
+        for tp in end.offsets:
+            if self._ousted.get((end.who, tp), NEVER) < end.begin:
+                self._found.add("stale-commit", f"{tp} is another's: {end}")
+        for tp in {**member.sought, **member.reached}:
+            self._write_any(member, end.group, tp, end)
+
     def _commit(self, commit: Commit) -> None:
         member = self._members[commit.who]
         group = member.join.group
@@ -358,8 +372,11 @@ class Members:
                 self._write_any(member, group, tp, commit)
             if tp in member.expected:
                 self._readership.excuse(group, tp, member.expected[tp], offset)
-            if tp in member.reached:  # its next poll may commit that again
-                member.maybe_done.setdefault(tp, []).append(member.reached[tp])
+            # Where it has been since is committed again by its next poll, if that is more.
+            again = member.maybe_done.setdefault(tp, [])
+            again += member.sought.get(tp, ())
+            if tp in member.reached:
+                again.append(member.reached[tp])
 
     def _write_done(self, member: Member, tp: Tp, begin: int, end: int) -> None:
         """With auto-commit a poll, a revocation and a close commit what polls have returned."""
@@ -377,7 +394,7 @@ class Members:
         for possible in maybe:
             self._offsets.write(group, tp, begin, end, possible, is_sure=False)
 
-    def _write_any(self, member: Member, group: str, tp: Tp, commit: Commit) -> None:
+    def _write_any(self, member: Member, group: str, tp: Tp, commit: Commit | End) -> None:
         """Note whatever a commit that names no offsets may have taken for what is done."""
         known = (member.done, member.unfinished, member.reached)
         possible = [*member.maybe_done.get(tp, ()), *member.sought.get(tp, ())]

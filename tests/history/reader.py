@@ -8,7 +8,6 @@ that they run within its own calls.
 from __future__ import annotations
 
 import random
-import re
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from minilog import (
     Consumer,
     NotAssignedError,
     RebalanceError,
+    Records,
     TopicPartition,
     UnknownMemberError,
 )
@@ -38,7 +38,6 @@ from tests.history.operations import (
 if TYPE_CHECKING:
     from tests.history.workload import Setting
 
-EVERYTHING = re.compile(".*")
 REFUSED = (CommitError, RebalanceError, UnknownMemberError)
 
 
@@ -54,7 +53,7 @@ class Reader:
         self._history = setting.history
         self._number = number
         self._chance = random.Random(seed)
-        self.group = setting.groups[number % len(setting.groups)]
+        self.group = setting.groups[number % 2]
         self.consumer: Consumer | None = None
         self._who = -1
         self._is_auto = False
@@ -88,22 +87,23 @@ class Reader:
         assert self.consumer is not None
         self._resume()
         try:
-            self._subscribe(EVERYTHING)
+            self._subscribe(self.group.pattern)
         except UnknownMemberError:
             self._close()
             self._join()
 
     def poll_settled(self) -> int:
-        """Poll, under another name if somebody else has taken one's own."""
+        """Poll, under another name if somebody else has taken one's own; return how many there
+        were."""
         try:
-            return self.poll()
+            return self._poll()
         except UnknownMemberError:
             self._close()
             self._join()
             return 1
 
-    def poll(self, timeout: float = 0) -> int:
-        """Poll, and return how many records there were."""
+    def poll(self, timeout: float = 0, transaction: int | None = None) -> Records:
+        """Poll, within a transaction or not."""
         consumer = self.consumer
         assert consumer is not None
         paused = set(self._paused)
@@ -118,18 +118,18 @@ class Reader:
             has_raised = False
         finally:  # whatever was raised, it may have committed
             self._inside = None
-            self._history.add(Poll, begin, self._who, runs, is_iterated=has_raised)
+            self._history.add(Poll, begin, self._who, runs, has_raised, transaction)
         if self._is_telling:  # else a pause may have gone with its partition
             hindered = paused & self._paused & {TopicPartition(*tp) for tp, _, _ in runs}
             assert not hindered, f"records of {hindered}, which {self._who} had paused"
-        return len(records)
+        return records
 
     # ------------------------------------------------------------ joining and leaving
 
     def _join(self) -> None:
         setting, chance = self._setting, self._chance
         self._who = setting.next_who()
-        self._is_auto = self._is_settled or chance.random() < 0.7
+        self._is_auto = self.group.is_auto and (self._is_settled or chance.random() < 0.7)
         self._is_telling = self._is_settled or chance.random() < 0.85
         self._paused.clear()
         self._told.clear()
@@ -147,6 +147,7 @@ class Reader:
             is_telling=self._is_telling,
             name=options.get("member_id"),
             is_latest=self.group.reset == "latest",
+            leaves_out=self.group.leaves_out,
         )
         self.consumer = Consumer(
             setting.broker,
@@ -163,8 +164,8 @@ class Reader:
 
     def _topics(self) -> Any:
         if self._is_settled or self._chance.random() < 0.6:
-            return EVERYTHING
-        names = sorted(self._setting.broker.topics)
+            return self.group.pattern
+        names = [n for n in sorted(self._setting.broker.topics) if n not in self.group.leaves_out]
         return self._chance.sample(names, self._chance.randint(1, len(names)))
 
     def _subscribe(self, topics: Any) -> None:
@@ -213,8 +214,8 @@ class Reader:
 
     # ------------------------------------------------------------ reading
 
-    def _poll(self) -> None:
-        self.poll()
+    def _poll(self) -> int:
+        return len(self.poll())
 
     def _poll_waiting(self) -> None:
         self.poll(self._chance.choice((0.01, 0.1, 3.0)))
@@ -349,7 +350,8 @@ class Reader:
         begin = history.tick()
         places = {tp: (consumer.committed(tp), consumer.position(tp)) for tp in tps}
         history.add(Assign, begin, self._who, places)
-        if tps and not self._is_settled and self._chance.random() < 0.1:
+        may_seek = self.group.is_auto and not self._is_settled
+        if tps and may_seek and self._chance.random() < 0.1:
             chosen = self._chance.choice(tps)
             begin = history.tick()
             consumer.seek_to_beginning(chosen)

@@ -24,6 +24,7 @@ class Readership:
         self._spans: dict[tuple[str | None, Tp], list[Span]] = defaultdict(list)
         self._excused: dict[tuple[str, Tp], list[Span]] = defaultdict(list)
         self.latest: set[str] = set()  # groups that begin where the partition ended
+        self.leaves_out: dict[str, frozenset[str]] = {}  # topics that a group never reads
         self.isolation: dict[str, set[bool]] = defaultdict(set)  # is_committed of members
 
     def spans_of(self, group: str | None, tp: Tp) -> list[Span]:
@@ -44,7 +45,8 @@ class Readership:
             unread[tp] = self._check_everybody(tp, list(chain.from_iterable(everybody)))
         for group in sorted(self.isolation):
             for tp in partitions:
-                self._check_group(group, tp, unread[tp])
+                if tp[0] not in self.leaves_out.get(group, ()):
+                    self._check_group(group, tp, unread[tp])
         self._check_untold(sends)
 
     def _check_everybody(self, tp: Tp, spans: list[Span]) -> set[int]:

@@ -1,7 +1,8 @@
 """`python -m tests.history.replay LEVEL SEED`: runs one schedule again and shows what happens.
 
-LEVEL is `steps`, `locks` or `lines`. Prints the anomalies and the last operations; with a third
-word, `--all`, every operation. It refuses to know what a test makes of it.
+LEVEL is `steps`, `locks` or `lines`; `--transactions` is for a schedule that had them. Prints the
+anomalies and the last operations, with `--all` every operation. It refuses to know what a test
+makes of it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from tests.history.drivers import CHANCES, run_scheduled
 def main(arguments: Sequence[str]) -> int:
     """Replay what the command line asks for; return 1 where there is an anomaly."""
     level, seed, *more = arguments
-    outcome = run_scheduled(int(seed), CHANCES[level])
+    outcome = run_scheduled(int(seed), CHANCES[level], has_transactions="--transactions" in more)
     history = outcome.history
-    print(history.tail(len(history) if more else 40))
+    print(history.tail(len(history) if "--all" in more else 40))
     anomalies = check(history.operations)
     print(f"{len(history)} operations, {len(outcome.trace)} switches, {len(anomalies)} anomalies")
     print(*outcome.workload.setting.groups, sep="\n")

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from minilog import Broker, Partition
 from minilog.coordinator import Coordinator
+from minilog.ledger import Ledger
 from minilog.membership import Membership
 from minilog.places import Places
 from tests.history.anomalies import summary
@@ -24,14 +26,16 @@ BLOCK = 50
 MOST_SEEDS = 60  # within so many schedules a planted bug must have been found
 
 
-def assert_clean(level: str, seed: int, **options: Any) -> Outcome:
+def assert_clean(level: str, seed: int, *, has_transactions: bool = False) -> Outcome:
+    more = " --transactions" if has_transactions else ""
+    again = f"again: python -m tests.history.replay {level} {seed}{more}"
     try:
-        outcome = run_scheduled(seed, CHANCES[level], **options)
+        outcome = run_scheduled(seed, CHANCES[level], has_transactions=has_transactions)
     except BaseException:
-        print(f"again: python -m tests.history.replay {level} {seed}")
+        print(again)
         raise
     anomalies = check(outcome.history.operations)
-    assert not anomalies, f"python -m tests.history.replay {level} {seed}\n{summary(anomalies)}"
+    assert not anomalies, f"{again}\n{summary(anomalies)}"
     return outcome
 
 
@@ -53,6 +57,17 @@ def test_no_schedule_of_whole_steps_shows_an_anomaly() -> None:
 def test_no_schedule_of_single_lines_shows_an_anomaly(block: int) -> None:
     for seed in range(block * 8, block * 8 + 8):
         assert_clean("lines", seed)
+
+
+@pytest.mark.parametrize("block", range(2))
+def test_no_schedule_with_transactions_shows_an_anomaly(block: int) -> None:
+    for seed in range(block * 30, block * 30 + 30):
+        assert_clean("locks", seed, has_transactions=True)
+
+
+def test_no_schedule_of_single_lines_with_transactions_shows_an_anomaly() -> None:
+    for seed in range(6):
+        assert_clean("lines", seed, has_transactions=True)
 
 
 def fingerprint(outcome: Outcome) -> str:
@@ -91,6 +106,19 @@ def test_threads_show_no_anomaly(where: str, seed: int, tmp_path: Path) -> None:
     anomalies = check(history.operations)
     assert not anomalies, summary(anomalies)
     assert len(history) >= 4000
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_threads_with_transactions_show_no_anomaly(where: str, tmp_path: Path) -> None:
+    path = ":memory:" if where == "memory" else tmp_path / "log"
+    workload = Workload(path, 11, has_transactions=True)
+    history = run_threads(workload, operations=3000)
+    counts = workload.setting.counts
+    print(f"seed 11, {dict(counts)}")
+    anomalies = check(history.operations)
+    assert not anomalies, summary(anomalies)
+    assert counts["transaction ok"]
+    assert counts["transformed ok"]
 
 
 # -- and it would be found ----------------------------------------------------------------------
@@ -171,15 +199,33 @@ def tell_of_what_was_lost_as_revoked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Membership, "_call_back", mixed)
 
 
+def read_up_to_the_end(patch: pytest.MonkeyPatch) -> None:
+    """read_committed does not stop where a transaction is open."""
+    patch.setattr(Partition, "stable_offset", Partition.end_offset)
+    patch.setattr(
+        Broker, "stable_offsets", lambda self, partitions: [p.end_offset for p in partitions]
+    )
+    patch.setattr(Broker, "hides", lambda self, transaction: False)
+
+
+def show_what_was_aborted(patch: pytest.MonkeyPatch) -> None:
+    """A transaction's end is told to readers as a commit, whatever it was."""
+    settle = Ledger.settle
+    patch.setattr(
+        Ledger, "settle", lambda self, number, *, is_commit: settle(self, number, is_commit=True)
+    )
+
+
 @pytest.fixture
 def found_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
-    """Runs schedules until a planted bug shows; returns the anomalies that did."""
+    """Runs schedules until a planted bug shows; returns the anomalies that did, or the first word
+    of what the workload itself has found."""
 
-    def run(plant: Callable[[pytest.MonkeyPatch], None]) -> set[str]:
+    def run(plant: Callable[[pytest.MonkeyPatch], None], **options: Any) -> set[str]:
         plant(monkeypatch)
         for seed in range(MOST_SEEDS):
             try:
-                outcome = run_scheduled(seed, CHANCES["locks"])
+                outcome = run_scheduled(seed, CHANCES["locks"], **options)
             except AssertionError as error:
                 return {str(error).split(" ")[0]}
             anomalies = check(outcome.history.operations)
@@ -206,3 +252,18 @@ def test_a_planted_bug_is_found(
     found_in: Callable[..., set[str]],
 ) -> None:
     assert expected in found_in(plant)
+
+
+@pytest.mark.parametrize(
+    ("plant", "expected"),
+    [
+        (read_up_to_the_end, {"precommitted-read", "outputs"}),
+        (show_what_was_aborted, {"aborted-read", "outputs"}),
+    ],
+)
+def test_a_bug_planted_in_transactions_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None],
+    expected: set[str],
+    found_in: Callable[..., set[str]],
+) -> None:
+    assert expected & found_in(plant, has_transactions=True)

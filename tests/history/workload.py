@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from minilog import Broker, GroupError, OffsetConflictError, Producer
+from minilog import Broker, Consumer, GroupError, OffsetConflictError, Producer
 from minilog.testing import ManualClock
 from tests.history.operations import FAILED, Committed, Contents, History, Reset, Send
 from tests.history.reader import Reader, runs_of
+from tests.history.transacting import OUTPUT, Transactor, Transformer
 
 ASSIGNORS = ("sticky", "sticky", "range", "roundrobin")
+EVERYTHING = re.compile(".*")
+TRANSFORMERS = 3
 MOST_PARTITIONS = 6
 MOST_TOPICS = 4
 MOST_QUIET_ROUNDS = 200
@@ -34,16 +38,24 @@ class GroupPlan(NamedTuple):
     assignor: str
     reset: str
     isolation: str
-    may_skip: bool  # its members seek and commit ahead
+    may_skip: bool = False  # its members seek and commit ahead
+    is_auto: bool = True  # they commit by themselves, most of them
+    pattern: re.Pattern[str] = EVERYTHING
+    leaves_out: frozenset[str] = frozenset()
 
 
 class Setting:
     """What the actors share."""
 
-    def __init__(self, broker: Broker, clock: ManualClock, seed: int) -> None:
+    def __init__(
+        self, broker: Broker, clock: ManualClock, seed: int, *, has_transactions: bool
+    ) -> None:
         self.broker = broker
         self.clock = clock
         self.chance = random.Random(seed)
+        isolations = ["read_uncommitted"]
+        if has_transactions:
+            isolations += ["read_committed"] * 2
         self.history = History()
         self.has_static = self.chance.random() < 0.3
         self.max_poll_interval_ms = self.chance.choice((500, 5_000, 300_000))
@@ -52,18 +64,36 @@ class Setting:
                 name,
                 self.chance.choice(ASSIGNORS),
                 "latest" if may_skip and self.chance.random() < 0.3 else "earliest",
-                "read_uncommitted",
+                self.chance.choice(isolations),
                 may_skip,
             )
             for name, may_skip in (("whole", False), ("skipping", True))
         ]
+        self.transforming = GroupPlan(
+            "transforming",
+            self.chance.choice(ASSIGNORS),
+            "earliest",
+            "read_committed",
+            is_auto=False,
+            pattern=re.compile(f"(?!{OUTPUT}$)"),
+            leaves_out=frozenset((OUTPUT,)),
+        )
+        if has_transactions:
+            self.groups.append(self.transforming)
+        self.transaction_timeout_ms = self.chance.choice((300, 60_000))
+        self.outputs: dict[int, tuple[str, int, int]] = {}  # of which input each was made
         self.readers: list[Reader] = []
         self.counts: Counter[str] = Counter()
         self._numbers = itertools.count()
+        self._transactions = itertools.count(1)
 
     def next_who(self) -> int:
         """Return a number for a member or a sender."""
         return next(self._numbers)
+
+    def next_transaction(self) -> int:
+        """Return a number for a transaction."""
+        return next(self._transactions)
 
     def count(self, what: str) -> None:
         """Count something that may happen."""
@@ -178,7 +208,7 @@ class Keeper:
 
     def _add_partitions(self) -> None:
         topic = self._setting.broker.topic(self._chance.choice(sorted(self._setting.broker.topics)))
-        if len(topic) < MOST_PARTITIONS:
+        if len(topic) < MOST_PARTITIONS and topic.name != OUTPUT:
             topic.add_partitions(len(topic) + 1)
 
     def _add_topic(self) -> None:
@@ -211,7 +241,7 @@ class Keeper:
     def _reset(self) -> None:
         """Set a group's offsets, which is refused while it has members."""
         setting = self._setting
-        group = self._chance.choice(setting.groups)
+        group = self._chance.choice(setting.groups[:2])  # the third counts on its offsets
         seen = setting.broker.groups.get(group.name)
         if seen is None:
             return
@@ -231,16 +261,35 @@ class Workload:
     """The whole of it: actors, their end, and what is there then."""
 
     def __init__(
-        self, disk: Any, seed: int, *, senders: int = 8, readers: int = 8, sync: Any = "never"
+        self,
+        disk: Any,
+        seed: int,
+        *,
+        senders: int = 8,
+        readers: int = 8,
+        sync: Any = "never",
+        has_transactions: bool = False,
     ) -> None:
         self.clock = ManualClock(1_700_000_000_000)
         self.broker = Broker(disk, clock=self.clock, sync=sync, segment_bytes=4096)
-        self.setting = setting = Setting(self.broker, self.clock, seed)
+        self.setting = setting = Setting(
+            self.broker, self.clock, seed, has_transactions=has_transactions
+        )
         chance = setting.chance
         self.broker.create_topic("orders", chance.randint(1, 4))
         self.broker.create_topic("audit", chance.randint(1, 3))
-        self.senders = [Sender(setting, n, chance.getrandbits(64)) for n in range(senders)]
+        count = senders * 3 // 4 if has_transactions else 0
+        self.senders = [Sender(setting, n, chance.getrandbits(64)) for n in range(count, senders)]
+        self.transactors: list[Transactor] = []
         setting.readers += [Reader(setting, n, chance.getrandbits(64)) for n in range(readers)]
+        if has_transactions:
+            self.broker.create_topic(OUTPUT, 2)
+            self.transactors += [
+                Transactor(setting, n, chance.getrandbits(64)) for n in range(count)
+            ]
+            setting.readers += [
+                Transformer(setting, n, chance.getrandbits(64)) for n in range(TRANSFORMERS)
+            ]
         self.keeper = Keeper(setting, chance.getrandbits(64))
 
     @property
@@ -249,6 +298,8 @@ class Workload:
         named: dict[str, Callable[[], None]] = {}
         for number, sender in enumerate(self.senders):
             named[f"sender-{number}"] = sender.step
+        for number, transactor in enumerate(self.transactors):
+            named[f"transactor-{number}"] = transactor.step
         for number, reader in enumerate(self.setting.readers):
             named[f"reader-{number}"] = reader.step
         named["keeper"] = self.keeper.step
@@ -265,6 +316,8 @@ class Workload:
     def finish(self) -> History:
         """Have every group read all there is, look at everything once more, and close."""
         setting, history = self.setting, self.setting.history
+        for transactor in self.transactors:
+            transactor.end()
         for reader in setting.readers:
             reader.settle()
         quiet = rounds = 0
@@ -291,8 +344,30 @@ class Workload:
                 begin = history.tick()
                 for tp, offsets, values in runs_of(partition):
                     history.add(Contents, begin, who, tp, offsets, values)
+        if self.transactors:
+            self._look_at_committed(who)
         self.broker.close()
         return history
+
+    def _look_at_committed(self, who: int) -> None:
+        """Read once more what is committed; each input of it has exactly one output."""
+        history = self.setting.history
+        inputs: set[tuple[str, int, int]] = set()
+        outputs: list[tuple[str, int, int]] = []
+        begin = history.tick()
+        with Consumer(self.broker, EVERYTHING, isolation="read_committed") as reader:
+            for tp, offsets, values in runs_of(list(reader.drain())):
+                history.add(Contents, begin, who, tp, offsets, values, is_committed=True)
+                if tp[0] != OUTPUT:
+                    inputs |= {(*tp, offset) for offset in offsets}
+                else:
+                    outputs += [
+                        self.setting.outputs[v] for v in values if v in self.setting.outputs
+                    ]
+        assert len(outputs) == len(set(outputs)), "some input has two outputs"
+        lacking, odd = inputs.difference(outputs), set(outputs) - inputs
+        assert not lacking, f"no output was made of {sorted(lacking)[:5]}"
+        assert not odd, f"outputs were made of {sorted(odd)[:5]}, which nobody may see"
 
     def _check_shares(self) -> None:
         """Every partition has exactly one owner in each group."""
@@ -304,7 +379,8 @@ class Workload:
         for group in self.setting.groups:
             members = self.broker.groups[group.name].members
             shares = sorted(map(tuple, itertools.chain.from_iterable(members.values())))
-            assert shares == everything, f"{group.name}: {self._shares()}"
+            due = [tp for tp in everything if tp[0] not in group.leaves_out]
+            assert shares == due, f"{group.name}: {self._shares()}"
 
     def _shares(self) -> str:
         return "\n".join(

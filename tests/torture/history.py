@@ -29,7 +29,7 @@ KILLS = 8
 
 def run(minutes: float, seed: int) -> Figures:
     """Run rounds for as long as told; return what was counted."""
-    rounds = Rounds("history", minutes, seed, least=4)
+    rounds = Rounds("history", minutes, seed, least=len(KINDS))
     operations = LONG_OPERATIONS if minutes >= LONG_MINUTES else SHORT_OPERATIONS
     for number, chance in rounds:
         kind = KINDS[number % len(KINDS)]
@@ -50,11 +50,14 @@ def by_lines(seed: int, chance: random.Random, operations: int, counts: Counter[
         schedule("lines", chance.getrandbits(32), counts)
 
 
-def schedule(level: str, seed: int, counts: Counter[str]) -> None:
+def schedule(
+    level: str, seed: int, counts: Counter[str], *, has_transactions: bool = False
+) -> None:
     """Run one schedule and check its history."""
-    again = f"python -m tests.history.replay {level} {seed}"
+    more = " --transactions" if has_transactions else ""
+    again = f"python -m tests.history.replay {level} {seed}{more}"
     try:
-        outcome = run_scheduled(seed, CHANCES[level])
+        outcome = run_scheduled(seed, CHANCES[level], has_transactions=has_transactions)
     except Exception as error:
         raise AssertionError(again) from error
     assert_clean(outcome.history, again, counts)
@@ -68,6 +71,19 @@ def by_threads(seed: int, chance: random.Random, operations: int, counts: Counte
         workload = Workload(where, chance.getrandbits(32))
         assert_clean(run_threads(workload, operations), "threads", counts)
     counts["thread_rounds"] += 1
+
+
+def by_transactions(
+    seed: int, chance: random.Random, operations: int, counts: Counter[str]
+) -> None:
+    """Transactions, and a group that transforms exactly once: schedules, then threads."""
+    for _ in range(15):
+        schedule("locks", chance.getrandbits(32), counts, has_transactions=True)
+    workload = Workload(":memory:", chance.getrandbits(32), has_transactions=True)
+    assert_clean(run_threads(workload, operations), "threads with transactions", counts)
+    for what in ("transaction ok", "transaction aborted", "transaction failed"):
+        counts["transactions"] += workload.setting.counts[what]
+    counts["transactions"] += workload.setting.counts["transformed ok"]
 
 
 def by_kills(seed: int, chance: random.Random, operations: int, counts: Counter[str]) -> None:
@@ -89,4 +105,5 @@ KINDS: list[Callable[[int, random.Random, int, Counter[str]], None]] = [
     by_threads,
     by_kills,
     by_lines,
+    by_transactions,
 ]
