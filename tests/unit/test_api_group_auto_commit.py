@@ -230,6 +230,20 @@ def test_a_loop_that_caught_the_exception_and_closed_is_given_the_record_again(
     assert committed(broker) == 6
 
 
+@pytest.mark.parametrize("loop", [iter, lambda consumer: consumer.drain()])
+def test_a_poll_after_a_loop_that_was_left_asks_for_the_next_record(
+    broker: Broker, loop: Callable[[Consumer], Iterator[Any]]
+) -> None:
+    consumer = member(broker)
+    for record in loop(consumer):
+        if record.offset == 3:
+            break
+    assert offsets(consumer.poll(max_records=2)) == [4, 5]
+    assert committed(broker) == 4
+    consumer.close()
+    assert committed(broker) == 6
+
+
 def test_a_drain_to_its_end_has_finished_everything(broker: Broker) -> None:
     with member(broker) as consumer:
         assert [record.offset for record in consumer.drain()] == list(range(10))
