@@ -144,9 +144,7 @@ class Producer:
         if identity is None:
             return
         identity.check()
-        if identity.is_in_transaction:
-            self._broker.transactions.expire()
-        if identity.is_in_transaction:
+        if identity.is_in_transaction and self._broker.transactions.is_busy(identity):
             raise TransactionError(
                 f"producer {identity.name!r} is in a transaction: send with that, or end it"
             )

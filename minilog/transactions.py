@@ -154,6 +154,9 @@ class Work:
         with self._lock:
             if self.is_over:
                 return
+            if self._was_decided():  # an interrupt came between that and its being seen
+                self._finish(is_commit=True, reason="it was committed")
+                return
             self.is_aborted = is_asked
             if self.transaction:
                 with contextlib.suppress(OSError, MinilogError):  # not ended is aborted, too
@@ -163,17 +166,19 @@ class Work:
             self._finish(is_commit=False, reason=reason)
 
     def _finish(self, *, is_commit: bool, reason: str) -> None:
-        self.is_over, self._reason = True, reason
+        """Have it seen as it was decided; what an interrupt cuts off here is done again."""
+        if self.transaction:
+            self._host.ledger.settle(self.transaction, is_commit=is_commit)
+        self._reason = reason
+        self.is_over = True
         if self.identity is not None:
             self.identity.is_in_transaction = False
-        if not self.transaction:
-            return
-        self._host.ledger.settle(self.transaction, is_commit=is_commit)
-        for partition in self._first:
-            # A marker decides nothing: one that finds no room is done without.
-            with contextlib.suppress(OSError, MinilogError):
-                partition.append_marker(self.transaction, is_commit=is_commit)
-            partition.announce()
+        if self.transaction:
+            for partition in self._first:
+                # A marker decides nothing: one that finds no room is done without.
+                with contextlib.suppress(OSError, MinilogError):
+                    partition.append_marker(self.transaction, is_commit=is_commit)
+                partition.announce()
 
 
 class Transactions:
@@ -190,7 +195,7 @@ class Transactions:
         with self._lock:
             if identity is not None:
                 identity.check()
-                if identity.is_in_transaction:
+                if self._is_busy(identity):
                     raise TransactionError(
                         f"producer {identity.name!r} is in a transaction; end that one first"
                     )
@@ -199,6 +204,18 @@ class Transactions:
             if identity is not None:
                 identity.is_in_transaction = True
         return work
+
+    def is_busy(self, identity: Identity) -> bool:
+        """Say whether a named producer is in a transaction whose time is not over."""
+        self.expire()
+        with self._lock:
+            return self._is_busy(identity)
+
+    def _is_busy(self, identity: Identity) -> bool:
+        # The list knows: an interrupt may have come before the producer was told.
+        busy = any(work.identity is identity and not work.is_over for work in self._open)
+        identity.is_in_transaction = busy
+        return busy
 
     def expire(self) -> None:
         """Abort those whose time is over by the clock."""
