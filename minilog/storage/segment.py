@@ -208,9 +208,9 @@ class Segment:
         self._limit = CLOSED
         self._region = None
         self.tail = (position, next_offset)
-        self.durable = position  # what is lost is lost, the rest was read from the disk
         self.is_frozen = True
         self.is_sealed = True
+        self.take_as_synced()  # what is lost is lost, the rest was read from the disk
 
     def resume(self, tail: Tail, largest_timestamp: int, last_append_ms: int) -> None:
         """Take a tail that is known to be right and go on appending there."""
