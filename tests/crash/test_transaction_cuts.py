@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,7 @@ def test_recovery_that_dies_before_any_operation_aborts_the_same(
         (crashed / "minilog.lock").write_bytes(lock)
         with pytest.raises(Death):
             recover(Fate(number))
-        with pytest.raises(Death):
+        with contextlib.suppress(Death):  # less may be left to do than was done before
             recover(Fate(number // 2))
         with opened(crashed) as broker:
             assert story.found(broker) == 1, straight.operations[number]
