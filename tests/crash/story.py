@@ -37,6 +37,7 @@ from minilog import Broker, Consumer, Partition, Producer
 from minilog.storage.format import decode_document
 from minilog.testing import ManualClock, SimulatedDisk
 from minilog.testing.crashes import CrashPlan, Timeline, plans_at
+from minilog.topic import log_identity
 
 START_MS = 1_000_000
 STEP_MS = 10
@@ -119,6 +120,7 @@ class Story:
         return self.count - 1 in self._skipped
 
     def _open(self) -> None:
+        self._written: set[Place] = set()  # where this opening has appended
         self.clock = ManualClock(self._clock_ms)
         with self.doing("open"):
             self.broker = invariants.opened(self.leg.disk, self.leg.settings, self.clock)
@@ -320,6 +322,7 @@ class Story:
                     raise Failed
             now = self.now
             for place, row in rows:
+                self._written.add(place)
                 now = now.with_partition(place, now.partition(place).after([row]))
             if group is not None and offset_of is not None and not fails:
                 now = now.with_commit(group, offset_of, 1, is_durable=self._is_always)
@@ -378,6 +381,15 @@ class Story:
         if self._is_always:
             promise = promise._replace(durable=promise.end)
         self.now = self.now.with_partition(place, promise)
+        partition = self._at(place)
+        topic = self.broker.topic(place[0])
+        directory = self.leg.disk.root_directory().child(place[0]).child(str(place[1]))
+        epochs = invariants.epochs_of(directory, log_identity(topic.id, partition.index))
+        earlier = [epoch for offset, epoch in epochs if offset < rows[0].offset]
+        is_first = place not in self._written
+        self._written.add(place)
+        text = f"{place} is written in epoch {epochs[-1][1]}, after {earlier}"
+        invariants.hold(all(epochs[-1][1] >= epoch + is_first for epoch in earlier), text)
 
     def bytes_of(self, size: int | None) -> bytes:
         """Return random bytes, some of them zero, as records have."""

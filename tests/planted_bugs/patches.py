@@ -150,9 +150,8 @@ BUGS = [
         CRASH,
         (
             SHARED,
-            "                    self._group_sync.run(lambda: False, self._sync)\n"
-            "                    self.keep_sequences()",
-            "                    self.keep_sequences()",
+            "                    self._group_sync.run(lambda: False, self._sync)\n",
+            "",
         ),
     ),
     bug(
@@ -224,9 +223,10 @@ BUGS = [
         (
             SHARED,
             "        self._host.raise_start_offset(self._index, offset)\n"
-            "        self._drop_before(offset)\n",
-            "        self._drop_before(offset)\n"
-            "        self._host.raise_start_offset(self._index, offset)\n",
+            "        self._drop_before_start(log)\n\n",
+            "        self._start = offset\n"
+            "        self._drop_before_start(log)\n"
+            "        self._host.raise_start_offset(self._index, offset)\n\n",
         ),
     ),
     bug(
@@ -533,8 +533,8 @@ BUGS = [
         UNIT,
         (
             FILES,
-            "            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
-            "            fcntl.flock(self._fd, fcntl.LOCK_UN)\n",
+            "fcntl.LOCK_EX | fcntl.LOCK_NB",
+            "fcntl.LOCK_UN",
         ),
     ),
 ]
