@@ -114,10 +114,10 @@ class Home:
         path = f"{self.path}/{CLEAN_FILE}"
         try:
             content = decode_document(self.directory.read(CLEAN_FILE), path)
-            return {key: CleanMark(*mark) for key, mark in content["logs"].items()}
+            return {key: CleanMark.of(mark) for key, mark in content["logs"].items()}
         except FileNotFoundError:
             return None
-        except (CorruptionError, KeyError, TypeError, AttributeError) as error:
+        except (CorruptionError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = getattr(error, "reason", str(error))
             problems.append(Problem(path, 0, None, f"{reason}; every log is read instead"))
             return None

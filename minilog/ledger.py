@@ -20,9 +20,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
+from struct import error as StructError
 from typing import Protocol
 
-from minilog.errors import MinilogError, OffsetOutOfRangeError, StorageError
+from minilog.errors import CorruptionError, MinilogError, OffsetOutOfRangeError, StorageError
 from minilog.partition import Partition
 from minilog.registers import (
     ABORTED,
@@ -251,8 +252,15 @@ class Ledger:
             if not records:
                 break
             self.settlements |= 1  # what has ended is to be seen everywhere or nowhere
-            for key, value in zip(records.keys, records.values):
-                self._take(registers, key or b"", value, is_settled=True)
+            for offset, key, value in zip(records.offsets, records.keys, records.values):
+                try:
+                    self._take(registers, key or b"", value, is_settled=True)
+                except (StructError, UnicodeDecodeError, KeyError):
+                    raise CorruptionError(
+                        "the record passes its checksum, but minilog did not write it",
+                        path=f"{partition.topic}-{partition.index}",
+                        offset=offset,
+                    ) from None
             self._position = records.next_offset
         self._registers = registers  # whole: others look at them meanwhile
 

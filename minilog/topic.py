@@ -70,12 +70,20 @@ class TopicState(NamedTuple):
         except FileNotFoundError:
             raise CorruptionError("it is missing; restore it from a copy", path=path) from None
         try:
+            check_partition_count(content["partitions"])
+            if not isinstance(content["name"], str):
+                raise TypeError("its name is no text")
+            starts = {int(n): offset for n, offset in content["start_offsets"].items()}
+            if any(
+                type(offset) is not int or not 0 <= offset < 2**63 for offset in starts.values()
+            ):
+                raise TypeError("a start offset is no offset")
             return cls(
                 content["name"],
                 UUID(content["id"]),
                 content["partitions"],
                 TopicConfig.of(content["settings"]),
-                {int(n): offset for n, offset in content["start_offsets"].items()},
+                starts,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptionError(f"it lacks what a topic has ({error})", path=path) from None

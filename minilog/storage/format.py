@@ -77,6 +77,7 @@ from __future__ import annotations
 
 import json
 from struct import Struct
+from struct import error as StructError
 from typing import Any, NamedTuple
 
 from minilog.errors import CorruptionError, InvalidRecordError, UnsupportedFormatError
@@ -85,6 +86,8 @@ from minilog.storage.checksum import crc32c
 
 FORMAT = 2
 CODECS = 3  # the largest number of one
+LARGEST_EPOCH = 2**32 - 1
+LARGEST_OFFSET = 5 * 10**18 - 1  # no log comes so far; what claims to is no frame of ours
 MAGIC = b"minilog\0"
 HEADER_SIZE = 64
 PREFIX_SIZE = 36
@@ -313,17 +316,24 @@ def encode_headers(headers: Headers) -> bytes:
 
 
 def decode_headers(data: bytes) -> Headers:
-    """Return the headers of one record."""
+    """Return the headers of one record; CorruptionError when these are none."""
     headers = []
     start = 0
-    while start < len(data):
-        name_length, value_length = HEADER_LENGTHS.unpack_from(data, start)
-        start += HEADER_LENGTHS.size
-        middle = start + name_length
-        stop = middle + max(value_length, 0)
-        value = None if value_length < 0 else data[middle:stop]
-        headers.append((data[start:middle].decode(), value))
-        start = stop
+    try:
+        while start < len(data):
+            name_length, value_length = HEADER_LENGTHS.unpack_from(data, start)
+            start += HEADER_LENGTHS.size
+            middle = start + name_length
+            stop = middle + max(value_length, 0)
+            value = None if value_length < 0 else data[middle:stop]
+            headers.append((data[start:middle].decode(), value))
+            start = stop
+    except (StructError, UnicodeDecodeError):
+        start = -1
+    if start != len(data):
+        raise CorruptionError(
+            "they pass their checksum, but minilog did not write them", path="a record's headers"
+        )
     return tuple(headers)
 
 
@@ -346,8 +356,8 @@ def is_plausible(fields: tuple[int, ...], room: int) -> bool:
 
     ``room`` is how many bytes the segment has from here on.
     """
-    size, extent, _, _, codec, zero, flags, _, _ = fields
-    if size < SINGLE_OVERHEAD or size > room or zero:
+    size, extent, offset, _, codec, zero, flags, _, _ = fields
+    if size < SINGLE_OVERHEAD or size > room or zero or not 0 <= offset <= LARGEST_OFFSET:
         return False
     if codec and (codec > CODECS or not flags & COLUMNS or flags & SEAL):
         return False

@@ -5,7 +5,6 @@ This module refuses to know topics and brokers, and to mend anything.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,9 +15,7 @@ from minilog.storage.columns import ColumnsFrame
 from minilog.storage.files import Directory, FileRegion, Region
 from minilog.storage.index import Index
 from minilog.storage.recovery import CleanMark, Problem
-from minilog.storage.segment import LARGEST_FILE, log_name
-
-SEGMENT_FILE = re.compile(r"(\d{20})\.log")
+from minilog.storage.segment import LARGEST_FILE, SEGMENT_FILE, log_name
 
 
 class Inspection(NamedTuple):

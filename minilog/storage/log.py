@@ -31,15 +31,14 @@ from minilog.storage.recovery import (
     resume_clean,
     resume_unclean,
 )
-from minilog.storage.segment import Place, Segment, log_name
+from minilog.storage.segment import SEGMENT_FILE, Place, Segment, log_name
 from minilog.storage.singles import Budget
 
 Hides = Callable[[int], bool]
 
 LOOKS = 3  # how often one who reads looks again when files went meanwhile
-SEGMENT_FILE = re.compile(r"(\d{20})\.log")
-INDEX_FILE = re.compile(r"\d{20}" + UNFINISHED + r"?\.(time)?index")
-UNFINISHED_FILE = re.compile(r"\d{20}\.log" + UNFINISHED)  # compaction was writing it
+INDEX_FILE = re.compile(r"[0-9]{20}" + UNFINISHED + r"?\.(time)?index")
+UNFINISHED_FILE = re.compile(r"[0-9]{20}\.log" + UNFINISHED)  # compaction was writing it
 
 
 if TYPE_CHECKING:
@@ -196,7 +195,7 @@ class Log:
                 reason = f"segment {mark.base_offset} was there when it was closed and is gone"
                 last.freeze(last.file_size(), mark.next_offset)
                 self.problems = [Problem(last.path, 0, mark.base_offset, reason)]
-        self._epoch = epoch + 1
+        self._epoch = min(epoch + 1, f.LARGEST_EPOCH)
         for segment in segments:
             segment.set_epoch(self._epoch)
         return segments

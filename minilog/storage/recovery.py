@@ -16,7 +16,7 @@ refuses to know who opens the log, and what its records say.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minilog.errors import CorruptionError
 from minilog.records import LATEST_TIMESTAMP
@@ -51,6 +51,20 @@ class CleanMark(NamedTuple):
     last_append_ms: int
     epoch: int
     is_sealed: bool
+
+    @classmethod
+    def of(cls, values: list[Any]) -> CleanMark:
+        """Return a mark of what a file says; ValueError where no log can have ended so."""
+        mark = cls(*values)
+        *numbers, is_sealed = values
+        if (
+            not isinstance(is_sealed, bool)
+            or any(type(number) is not int or not -1 <= number < 2**63 for number in numbers)
+            or not 0 <= mark.base_offset <= mark.next_offset <= f.LARGEST_OFFSET + 1
+            or mark.position < f.HEADER_SIZE
+        ):
+            raise ValueError(f"{values!r} is no mark")
+        return mark
 
 
 class Found(NamedTuple):

@@ -13,6 +13,7 @@ This module refuses to know its neighbours, and what to do about damage: it rais
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ FIRST_RESERVE = 64 * 1024
 LARGE_WRITE = 64 * 1024  # from here one pwrite beats a store: it need not fault pages in
 LARGEST_FILE = 2**32  # a position is 32 bits
 CLOSED = -1
+SEGMENT_FILE = re.compile(r"(0[0-4][0-9]{18})\.log")  # up to the largest offset
 
 
 class Start(NamedTuple):
@@ -230,7 +232,8 @@ class Segment:
     def _believe(self, position: int, seal: f.Seal) -> None:
         self.largest_timestamp = seal.largest_timestamp
         self.last_append_ms = seal.last_append_ms
-        self._sealed_count = seal.record_count
+        # Never more than there are offsets, whatever it says.
+        self._sealed_count = min(seal.record_count, max(seal.end_offset - self.base_offset, 0))
         self.tail = (position, seal.end_offset)
         self.is_sealed = True
         if self.is_live:

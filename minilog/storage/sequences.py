@@ -95,12 +95,22 @@ class Sequences:
             data = directory.read(SNAPSHOT_FILE)
             content: dict[str, Any] = f.decode_document(data, f"{directory.path}/{SNAPSHOT_FILE}")
             next_offset = content["next_offset"]
-            if next_offset > end_offset:
+            if type(next_offset) is not int or not 0 <= next_offset <= end_offset:
                 return cls()
             runs = {
-                int(number): deque(map(list, listed), MOST_RUNS)
+                int(number): deque(map(_run, listed), MOST_RUNS)
                 for number, listed in content["producers"].items()
             }
-        except (FileNotFoundError, CorruptionError, KeyError, TypeError, ValueError):
+        except (FileNotFoundError, CorruptionError):
+            return cls()
+        except (KeyError, TypeError, ValueError, AttributeError):  # none that minilog wrote
             return cls()
         return cls(runs, next_offset)
+
+
+def _run(numbers: list[Any]) -> Run:
+    """Return a run that a snapshot has; ValueError when it is none."""
+    first, offset, count = numbers
+    if any(type(number) is not int or not 0 <= number < 2**63 for number in numbers):
+        raise ValueError(f"{numbers!r} is no run")
+    return [first, offset, count]

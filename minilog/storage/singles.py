@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from minilog.errors import CorruptionError
 from minilog.records import Headers
 from minilog.storage import format as f
 from minilog.storage.checksum import crc32c
@@ -67,6 +68,26 @@ class SingleRows:
         )
 
 
+def _is_for_readers(body: bytes, flags: int, hides: Callable[[int], bool] | None) -> bool:
+    """Say whether a frame with an extension has it, and is of no transaction that is hidden."""
+    if len(body) < f.PREFIX_SIZE + f.extension_size(flags):
+        return False
+    if hides is None or not flags & f.TRANSACTIONAL:
+        return True
+    (transaction,) = f.TRANSACTION.unpack_from(body, f.PREFIX_SIZE + f.EXTENSION_SIZE)
+    return not hides(transaction)
+
+
+def _decoded(
+    chunk: bytes, start: int, stop: int
+) -> tuple[bytes | None, bytes | None, Headers] | None:
+    prefix = f.Prefix._make(f.PREFIX.unpack_from(chunk, start))
+    try:
+        return f.decode_single(prefix, chunk[start : stop + 4])
+    except CorruptionError:  # its checksum is right, and minilog did not write it
+        return None
+
+
 def read_run(
     chunk: bytes, position: int, offset: int, seed: int, budget: Budget
 ) -> tuple[SingleRows, int, int]:
@@ -101,10 +122,8 @@ def read_run(
                 break
             if not flags & UNUSUAL:
                 plain_context = context
-            elif hides is not None and flags & f.TRANSACTIONAL:
-                (transaction,) = f.TRANSACTION.unpack_from(body, f.PREFIX_SIZE + f.EXTENSION_SIZE)
-                if hides(transaction):
-                    break
+            elif not _is_for_readers(body, flags, hides):
+                break
         record_bytes += size - f.SINGLE_OVERHEAD
         if record_bytes > max_bytes and must_fit:
             break
@@ -115,8 +134,10 @@ def read_run(
             keys.append(body[f.PREFIX_SIZE : middle] if extent >= 0 else None)
             values.append(body[middle:])
         else:
-            prefix = f.Prefix._make(f.PREFIX.unpack_from(chunk, at))
-            key, value, own = f.decode_single(prefix, chunk[at : stop + 4])
+            decoded = _decoded(chunk, at, stop)
+            if decoded is None:
+                break
+            key, value, own = decoded
             keys.append(key)
             values.append(value)
             if own and headers is None:

@@ -219,6 +219,7 @@ def kill_some(
     """Kill one writer of a log after another, and look at it after each."""
     workload, partitions, segment_bytes = shape
     is_slow = sync == "always" or workload in ("reopening", "topics", "deleting")
+    most = 60 if is_slow else 150 if workload == "batches" else 700
     make_log(path, partitions, segment_bytes)
     known: Acks = {}
     for _ in range(kills):
@@ -226,7 +227,7 @@ def kill_some(
             if chance.random() < 0.2:
                 victim.wait(chance.uniform(0, 0.05))
             else:
-                victim.run(chance.randrange(1, 60 if is_slow else 700))
+                victim.run(chance.randrange(1, most))
         told = victim.acknowledged()
         counts["kills"] += 1
         counts["kills_while_opening"] += not victim.has_opened
