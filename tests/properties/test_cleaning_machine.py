@@ -51,7 +51,7 @@ class CleaningMachine(RuleBasedStateMachine):
         segment_bytes=st.sampled_from([256, 400, 1000, 4096]),
         index_interval_bytes=st.sampled_from([0, 64, 4096]),
         sync=st.sampled_from(["never", "always"]),
-        delete_retention_ms=st.sampled_from([0, 1000]),
+        delete_retention_ms=st.sampled_from([0, 1000, 100_000]),
         key_budget_bytes=st.sampled_from([1, 300, compaction.KEY_BUDGET_BYTES]),
     )
     def create(
@@ -112,8 +112,12 @@ class CleaningMachine(RuleBasedStateMachine):
 
     # -- cleaning -------------------------------------------------------------------------------
 
-    @rule()
-    def compact(self) -> None:
+    @rule(times=st.integers(1, 3))
+    def compact(self, times: int) -> None:
+        for _ in range(times):
+            self.compact_once()
+
+    def compact_once(self) -> None:
         before = {offset: row for offset, row in self.rows.items() if offset >= self.start}
         report = self.broker.topic("t").compact()
         now_ms = self.clock.now_ms()
