@@ -107,7 +107,7 @@ class Reader:
         consumer = self.consumer
         assert consumer is not None
         paused = set(self._paused)
-        most = None if self._is_settled else self._chance.choice((None, None, 1, 3, 10))
+        most = 500 if self._is_settled else self._chance.choice((None, None, 1, 3, 10))
         begin = self._history.tick()
         self._inside = threading.get_ident()
         runs: list[Run] = []
