@@ -58,6 +58,7 @@ class Reader:
         self._who = -1
         self._is_auto = False
         self._is_telling = False
+        self._name: str | None = None
         self._is_leaving = False
         self._inside: int | None = None  # the thread that is in a call of the consumer's
         self._paused: set[TopicPartition] = set()
@@ -107,7 +108,7 @@ class Reader:
         consumer = self.consumer
         assert consumer is not None
         paused = set(self._paused)
-        most = None if self._is_settled else self._chance.choice((None, None, 1, 3, 10))
+        most = 500 if self._is_settled else self._chance.choice((None, None, 1, 3, 10))
         begin = self._history.tick()
         self._inside = threading.get_ident()
         runs: list[Run] = []
@@ -136,19 +137,8 @@ class Reader:
         options: dict[str, Any] = {}
         if chance.random() < 0.2 and setting.has_static and not self._is_settled:
             options["member_id"] = f"static-{chance.randrange(6)}"
-        begin = self._history.tick()
-        self._history.add(
-            Join,
-            begin,
-            self._who,
-            self.group.name,
-            is_auto=self._is_auto,
-            is_committed=self.group.isolation == "read_committed",
-            is_telling=self._is_telling,
-            name=options.get("member_id"),
-            is_latest=self.group.reset == "latest",
-            leaves_out=self.group.leaves_out,
-        )
+        self._name = options.get("member_id")
+        self._record_join()
         self.consumer = Consumer(
             setting.broker,
             group=self.group.name,
@@ -160,6 +150,40 @@ class Reader:
             isolation=self.group.isolation,
             **options,
         )
+        self._subscribe(self._topics())
+
+    def _record_join(self) -> None:
+        begin = self._history.tick()
+        self._history.add(
+            Join,
+            begin,
+            self._who,
+            self.group.name,
+            is_auto=self._is_auto,
+            is_committed=self.group.isolation == "read_committed",
+            is_telling=self._is_telling,
+            name=self._name,
+            is_latest=self.group.reset == "latest",
+            leaves_out=self.group.leaves_out,
+        )
+
+    def _unsubscribe(self) -> None:
+        """Leave the group for good, and join it again: the same consumer is another member."""
+        consumer = self.consumer
+        assert consumer is not None
+        begin = self._history.tick()
+        self._inside, self._is_leaving = threading.get_ident(), True
+        try:
+            consumer.unsubscribe()
+        except CallbackError:
+            self._setting.count("CallbackError")
+        finally:
+            self._inside, self._is_leaving = None, False
+            self._history.add(Leave, begin, self._who, True)
+        self._who = self._setting.next_who()
+        self._paused.clear()
+        self._told.clear()
+        self._record_join()
         self._subscribe(self._topics())
 
     def _topics(self) -> Any:
@@ -395,10 +419,11 @@ class Reader:
         _fail,
         _drop,
         _resubscribe,
+        _unsubscribe,
         _look,
         _wake_other,
     )
-    _WEIGHTS = (50, 8, 6, 8, 5, 3, 3, 2, 1, 2, 2, 5, 3)
+    _WEIGHTS = (50, 8, 6, 8, 5, 3, 3, 2, 1, 2, 2, 1, 5, 3)
 
 
 def runs_of(records: Iterable[Any]) -> list[Run]:

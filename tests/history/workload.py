@@ -1,8 +1,9 @@
 """Senders, readers and somebody who changes things, at work on one broker; then their history.
 
 8 producers and 8 consumers in 2 groups with joins, leaves, drops, seeks, pauses, wake-ups, added
-partitions and topics, commits by hand and by themselves, callbacks that commit, seek and raise,
-members that time out. The first group never asks to skip a record, so it must get every one.
+partitions and topics, deleted records, commits by hand and by themselves, callbacks that commit,
+seek and raise, members that time out. The first group never asks to skip a record, so it must get
+every one.
 
 What is done next by whom is drawn from a seed. Who runs when is the driver's affair: threads, or
 a scheduler. It refuses to know what an anomaly is.
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from minilog import Broker, Consumer, GroupError, OffsetConflictError, Producer
 from minilog.testing import ManualClock
-from tests.history.operations import FAILED, Committed, Contents, History, Reset, Send
+from tests.history.operations import FAILED, Committed, Contents, History, Reset, Send, Trim
 from tests.history.reader import Reader, runs_of
 from tests.history.transacting import OUTPUT, Transactor, Transformer
 
@@ -211,6 +212,21 @@ class Keeper:
         if len(topic) < MOST_PARTITIONS and topic.name != OUTPUT:
             topic.add_partitions(len(topic) + 1)
 
+    def _trim(self) -> None:
+        """Delete the first records of a partition, where nobody who has lost its place by that
+        goes on at the end."""
+        setting = self._setting
+        if setting.groups[-1] is setting.transforming or "latest" in {
+            g.reset for g in setting.groups
+        }:
+            return
+        topic = setting.broker.topic(self._chance.choice(sorted(setting.broker.topics)))
+        partition = topic[self._chance.randrange(len(topic))]
+        offset = self._chance.randint(partition.start_offset, partition.end_offset)
+        begin = setting.history.tick()
+        partition.delete_before(offset)
+        setting.history.add(Trim, begin, self._who, (topic.name, partition.index), offset)
+
     def _add_topic(self) -> None:
         broker = self._setting.broker
         if len(broker.topics) < MOST_TOPICS:
@@ -323,8 +339,7 @@ class Workload:
         quiet = rounds = 0
         while quiet < 3:
             moved = sum(reader.poll_settled() for reader in setting.readers)
-            is_stable = all(self.broker.groups[g.name].state == "stable" for g in setting.groups)
-            quiet = 0 if moved or not is_stable else quiet + 1
+            quiet = 0 if moved or not self._is_settled() else quiet + 1
             rounds = 0 if moved else rounds + 1
             if setting.has_static:  # one that was closed keeps its partitions for a while
                 self.clock.advance(setting.max_poll_interval_ms // 3)
@@ -348,6 +363,19 @@ class Workload:
             self._look_at_committed(who)
         self.broker.close()
         return history
+
+    def _is_settled(self) -> bool:
+        """Say whether every group has the members that are there, and nothing on its way."""
+        for plan in self.setting.groups:
+            group = self.broker.groups[plan.name]
+            there = {
+                reader.consumer.member_id
+                for reader in self.setting.readers
+                if reader.group is plan and reader.consumer is not None
+            }
+            if group.state != "stable" or group.members.keys() != there:
+                return False
+        return True
 
     def _look_at_committed(self, who: int) -> None:
         """Read once more what is committed; each input of it has exactly one output."""
