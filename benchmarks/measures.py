@@ -160,6 +160,17 @@ def hand_over(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> 
     return {"p50": median(latencies), "p99": quantiles(latencies, n=100, method="inclusive")[98]}
 
 
+def pass_through_group(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> Figures:
+    """Records a second from producers to a group's consumers, and how long a batch took, in ms."""
+    data = dataset(scale.records, SMALL)
+    with _opened(peer, directory) as log:
+        seconds, latencies = _timed(getattr(log, verb), data)
+    if len(latencies) < 2:
+        raise WrongResult(f"{peer.name} polled {len(latencies)} times")
+    rate = len(data.values) / seconds
+    return {"rate": rate, "p99": quantiles(latencies, n=100, method="inclusive")[98]}
+
+
 def memory_while_reading(
     peer: type[Peer], directory: Path, scale: Scale, *, verb: str, fill: str
 ) -> Figures:

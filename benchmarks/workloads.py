@@ -1,4 +1,4 @@
-"""What is measured: the workloads w1 to w11, each with its rows, its base and its targets.
+"""What is measured: the workloads w1 to w12, each with its rows, its base and its targets.
 
 Data only. A row is a line of the table: one way of doing the work on minilog, against the one way
 of every peer. The option `verb` is the peer's method; a peer that lacks it has no figure.
@@ -28,6 +28,7 @@ THROUGHPUT = Metric("throughput", "MB/s", more_is_better=True)
 OPEN = Metric("open", "ms")
 P50 = Metric("p50", "us")
 P99 = Metric("p99", "us")
+P99_MS = Metric("p99", "ms")
 MEMORY = Metric("memory", "MiB")
 DISK = Metric("disk", "B/record")
 
@@ -199,6 +200,18 @@ WORKLOADS = (
     ),
     Workload(
         "w10",
+        "through a group, 8 partitions, 4 producer and 4 consumer threads",
+        measures.pass_through_group,
+        RATE,
+        options={"verb": "pass_through_group"},
+        base="minilog",
+        rows=(
+            Row("end to end", Target(1_000_000, is_ratio=False)),
+            Row("p99 of a batch of 500", Target(20, is_ratio=False), metric=P99_MS),
+        ),
+    ),
+    Workload(
+        "w11",
         "transactions, against appends without",
         measures.write_transactions,
         RATE,
@@ -212,7 +225,7 @@ WORKLOADS = (
         ),
     ),
     Workload(
-        "w11",
+        "w12",
         "send by a named producer, against an unnamed one's",
         measures.write_singly,
         RATE,

@@ -1,8 +1,11 @@
 """minilog itself, by its public face alone."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from threading import Lock
+from time import perf_counter_ns
 from typing import Any
 
 import minilog
@@ -10,6 +13,9 @@ from benchmarks.data import Dataset
 from benchmarks.peers.peer import HAND_OVER_TIMEOUT, Peer, Put, Sync, Take
 
 TOPIC = "bench"
+SHARED = "shared"  # by a group
+SHARED_BATCH = 500
+THREADS = 4
 READ_RECORDS = 10_000
 READ_BYTES = 256 << 10  # whichever comes first
 
@@ -121,6 +127,42 @@ class Minilog(Peer):
         poll = minilog.Consumer(self.broker, TOPIC).poll
         append = self.partition.append
         return lambda key, value: append(value, key=key), lambda: poll(HAND_OVER_TIMEOUT)[0]
+
+    def pass_through_group(self, data: Dataset) -> list[float]:
+        """Send everything by four threads to eight partitions, poll it by four members of a group;
+        return for each poll how long its oldest record was on the way, in milliseconds."""
+        self.broker.create_topic(SHARED, partitions=8)
+        count = len(data.values)
+        starts = range(0, count, SHARED_BATCH)
+        latencies: list[float] = []
+        left = [count]
+        guard = Lock()
+
+        def produce(number: int) -> None:
+            producer = minilog.Producer(self.broker)
+            for start in starts[number::THREADS]:
+                stop = start + SHARED_BATCH
+                now_us = perf_counter_ns() // 1000
+                producer.send_many(
+                    SHARED, data.values[start:stop], keys=data.keys[start:stop], timestamps=now_us
+                )
+
+        def consume() -> None:
+            with minilog.Consumer(self.broker, SHARED, group="bench") as consumer:
+                while left[0] > 0:
+                    records = consumer.poll(0.01, max_records=5000)
+                    if records:
+                        waited_us = perf_counter_ns() // 1000 - records.timestamps[0]
+                        with guard:
+                            left[0] -= len(records.values)
+                            latencies.append(waited_us / 1000)
+
+        with ThreadPoolExecutor(2 * THREADS) as pool:
+            work = [pool.submit(consume) for _ in range(THREADS)]
+            work += [pool.submit(produce, number) for number in range(THREADS)]
+            for each in work:
+                each.result()
+        return latencies
 
     def flush(self) -> None:
         self.broker.flush()
