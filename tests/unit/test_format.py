@@ -16,7 +16,7 @@ from minilog.storage import format as f
 
 PATH = "/somewhere/file"
 I64 = st.integers(-(2**63), 2**63 - 1)
-OFFSET = st.integers(0, 2**63 - 1)
+OFFSET = st.integers(0, f.LARGEST_OFFSET)
 U32 = st.integers(0, 2**32 - 1)
 NAME = st.text(st.characters(codec="utf-8"), max_size=20)
 HEADERS = st.lists(st.tuples(NAME, st.none() | st.binary(max_size=30)), max_size=5).map(tuple)
