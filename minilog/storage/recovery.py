@@ -199,6 +199,8 @@ def _finish(
         if found.position > f.HEADER_SIZE:
             problems.append(Problem(last.path, 0, None, error.reason))
         else:  # it was being made when the crash came; nothing was ever in it
+            epoch = max(map(_epoch_of, segments[-2:-1]), default=epoch)  # of those before it
+            last.set_epoch(epoch)
             last.write_header(last.writable_file(), durable_base, 0)
     if found.seal is not None:
         last.resume((found.position, found.next_offset), found.largest_timestamp, 0)
@@ -227,6 +229,22 @@ def _finish(
         problems += _drop(last, found.position, found.next_offset, region)
     last.durable = found.position
     return Recovered(segments, epoch, problems, last.base_offset)
+
+
+def _epoch_of(segment: Segment) -> int:
+    """Return the latest writer epoch that a segment tells of."""
+    frames = scan.walk(
+        segment.region(),
+        f.HEADER_SIZE,
+        segment.base_offset,
+        segment.file_size(),
+        segment.seed,
+    )
+    latest = max((prefix.epoch for _, prefix in frames), default=0)
+    try:
+        return max(latest, segment.header().epoch)
+    except CorruptionError:
+        return latest
 
 
 def _finish_sealed(segment: Segment, found: Found) -> list[Problem]:
