@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_interrupts import interrupt, it_ends
+from test_interrupts import it_ends
 
 import minilog.ledger
 from minilog import Broker, Consumer, Producer, TransactionError
 from minilog.testing import ManualClock
+from tests.torture.interrupts import everywhere, interrupt
 
 
 def opened(path: Path | str, clock: ManualClock | None = None) -> Broker:
@@ -62,7 +63,9 @@ def test_a_transaction_interrupted_at_any_instruction_is_whole_or_not_there(
         place: str | None = "before it began"
         try:
             with it_ends():
-                place = interrupt(lambda producer=producer: transact(producer, 2), number)
+                place = interrupt(
+                    lambda producer=producer: transact(producer, 2), number, everywhere
+                )
                 clock.advance(60_000)  # one that was begun, and never handed over
                 numbers = [1, 2] if found(broker) == values_of(1, 2) else [1]
                 assert found(broker) == values_of(*numbers)

@@ -489,7 +489,7 @@ BUGS = [
         "the writer epoch is used again",
         "an offset names another record under the same epoch (9)",
         CRASH,
-        (LOG, "        self._epoch = epoch + 1\n", "        self._epoch = max(epoch, 1)\n"),
+        (LOG, "self._epoch = min(epoch + 1, f.LARGEST_EPOCH)", "self._epoch = max(epoch, 1)"),
     ),
     # ---------------------------------------------------------------- errors
     bug(
