@@ -17,9 +17,10 @@ FEW = {
     "a segment is never synced",
     "the clean mark is not taken away before the first write",
     "segments behind a gap stay",
-    "what was dropped is not reported",
     "a roll ends without the seal",
-    "the map is kept when its file is cut",
+    "a replaced file is renamed before it is synced",
+    "recovery does not sync the names of topics",
+    "the writer epoch is used again",
 }
 
 
