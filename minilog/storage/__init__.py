@@ -12,6 +12,7 @@ Floor plan, each room knowing only those above it:
     singles.py    runs of records that were appended one by one
     scan.py       walking frames, and past damage
     index.py      sparse indexes, by offset and by time
+    view.py       a look at one mapped segment; one record by its offset
     reading.py    reading a mapped segment: find, return records, find by time
     segment.py    one .log and its indexes: append, read, seal
     recovery.py   what opening does after a crash; torn told from corrupt

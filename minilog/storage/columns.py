@@ -39,6 +39,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise, repeat
 from struct import Struct
+from typing import NamedTuple
 from weakref import ref
 
 from minilog.records import Headers
@@ -48,6 +49,8 @@ from minilog.storage.files import Region
 
 HEADER = Struct("<IqqiiIIIIq")
 BODY = f.PREFIX_SIZE + HEADER.size
+UNUSUAL = f.DELTAS | f.HEADERS | f.KEY_VALIDITY | f.VALUE_VALIDITY | f.TRANSACTIONAL | f.CONTROL
+PAIR = Struct("<II")
 FEW = 32  # so many values are faster sliced than unpacked
 UNPACK_AT_ONCE = 256  # a struct of that many strings: 16 ns a value, against 80 for slices
 
@@ -178,6 +181,19 @@ class ColumnRows:
         )
 
 
+class Shape(NamedTuple):
+    """Where the parts of records are that have all the same lengths and one timestamp."""
+
+    first_offset: int
+    records: int
+    region: Region | bytes
+    timestamp: int
+    key_at: int
+    key_length: int  # -1: they have none
+    value_at: int
+    value_length: int
+
+
 class ColumnsFrame:
     """A columns frame in a region: where its columns are, and rows cut from them.
 
@@ -207,6 +223,7 @@ class ColumnsFrame:
         transaction = special if prefix.flags & f.TRANSACTIONAL else 0
         self.origin = f.Origin(producer_id, sequence, producer_epoch, transaction)
         self.tombstones_since: int = -1 if transaction else special - 1  # a cleaning saw them
+        self.first_offset = prefix.offset
         self.count: int = count
         self.body_bytes: int = body
         self._prefix = prefix
@@ -236,6 +253,7 @@ class ColumnsFrame:
                 self._at[name] = end
                 end += f.aligned(size)
         stored = prefix.size - BODY - f.CRC_SIZE
+        self._is_plain = not flags & UNUSUAL and count == prefix.extent
         fits = 0 < body <= LARGEST_BODY if prefix.codec else body == stored
         self.is_sound = fits and body == end - start and count <= prefix.extent
 
@@ -257,6 +275,50 @@ class ColumnsFrame:
         frame._region = body
         self._unpacked = ref(frame)
         return frame
+
+    def plain_row(self, row: int) -> tuple[int, bytes | None, bytes] | None:
+        """Return timestamp, key and value of one row; None where its frame is not of the commonest
+        kind, or what it was decompressed to is kept no more."""
+        frame = self.unpacked if self._prefix.codec else self
+        if frame is None or not frame._is_plain:
+            return None
+        timestamp = self._prefix.timestamp
+        if "timestamps" in self._at:
+            (timestamp,) = frame._numbers("q", "timestamps", row, row + 1)
+        key = None
+        if "keys" in self._at:
+            key = frame._string("key", self._key_bytes, row)
+        return timestamp, key, frame._string("value", self._value_bytes, row)
+
+    def _string(self, name: str, length: int, row: int) -> bytes:
+        start = stop = self._at[f"{name}s"]
+        if f"{name} offsets" in self._at:
+            span = self._at[f"{name} offsets"] + 4 * row
+            low, high = PAIR.unpack(self._region[span : span + 8])
+        else:
+            low, high = row * length, (row + 1) * length
+        return self._region[start + low : stop + high]
+
+    def shape(self) -> Shape | None:
+        """Return where the parts of every record are, if all have the same lengths and timestamp
+        and nothing else; None where that is not so."""
+        at = self._at
+        is_uniform = self._is_plain and "timestamps" not in at and not self._prefix.codec
+        if not is_uniform or "value offsets" in at or "key offsets" in at:
+            return None
+        key_length = self._key_bytes if "keys" in at else -1
+        timestamp, key_at = self._prefix.timestamp, at.get("keys", 0)
+        first, region = self.first_offset, self._region
+        return Shape(
+            first,
+            self.count,
+            region,
+            timestamp,
+            key_at,
+            key_length,
+            at["values"],
+            self._value_bytes,
+        )
 
     def row_at(self, offset: int) -> int:
         """Return the number of the first row at or after ``offset``; the count if there is none."""

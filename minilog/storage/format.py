@@ -118,6 +118,8 @@ CLEANING = Struct("<qq")
 PREFIX = Struct("<IiqqBBHII")
 # The same 36 bytes as the short path of one packs them: what changes rarely is one string.
 SHORT_PREFIX = Struct("<Iiqq12s")
+PLAIN_PREFIX = Struct("<IiqqI8x")  # codec and flags are one number: 0 for the commonest record
+NOT_SINGLE = (COLUMNS | SEAL) << 16  # in that number
 NUMBERED_PREFIX = Struct("<Iiqq12sqqiI")  # with the extension of a named producer's record
 CONTEXT = Struct("<BBHII")
 EXTENSION = Struct("<qqiI")
@@ -126,6 +128,7 @@ LARGEST_EXTENSION = EXTENSION_SIZE + TRANSACTION.size
 COMMITTED, ABORTED = b"C", b"A"  # what a control record says of its transaction
 SEAL_TAIL = Struct("<qQ")
 CRC = Struct("<I")
+WHOLE = 0x48674BC7  # crc32c of a frame with its checksum, whatever the frame and the seed
 HEADER_LENGTHS = Struct("<Ii")
 
 

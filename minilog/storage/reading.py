@@ -1,9 +1,8 @@
 """Reading a segment: find the frame of an offset, return records, find one by time.
 
-Functions over a ``View``, an immutable look at one mapped segment: it stays readable whatever
-happens to the segment meanwhile (I7). Every frame is checked before a byte of it is returned or
-decompressed, and that the frames tile the offsets (I8) is checked on the way; damage raises
-CorruptionError with where it is and where reading can go on. A frame may cover offsets whose
+Functions over a ``View``, a look at one mapped segment. Every frame is checked before a byte of it
+is returned or decompressed, and that the frames tile the offsets (I8) is checked on the way; damage
+raises CorruptionError with where it is and where reading can go on. A frame may cover offsets whose
 records are gone, or be not for readers: reading steps over it, so it also says how far it went.
 
 This module refuses to know how frames get there, and other segments.
@@ -19,37 +18,13 @@ from minilog.records import Rows
 from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.columns import ColumnsFrame
-from minilog.storage.files import Region
-from minilog.storage.index import Index
 from minilog.storage.singles import Budget, SingleRows, read_run
+from minilog.storage.view import Stride, Tail, View
 
 RUN_RECORDS = 1024  # how many records of a run are decoded before looking again
-REMEMBERED_FRAME = 8 * 1024  # only larger frames are remembered as checked,
-REMEMBERED_FRAMES = 4096  # and not more of them than this
+REMEMBERED_FRAME = 8 * 1024  # only larger frames are remembered as checked
 UNPACKED_FRAMES = 16  # of all segments, those decompressed last are kept, as a part of each was
 UNPACKED_BYTES = 32 * 1024 * 1024  # read; not more of them than this, but for the very last
-
-Tail = tuple[int, int]
-
-
-class View(NamedTuple):
-    """What reading a segment needs."""
-
-    region: Region
-    entries: Index
-    base_offset: int
-    seed: int
-    path: str
-    checked: dict[int, ColumnsFrame]  # large frames found whole since the region was mapped
-    strides: list[Stride]  # the last good guess, if any: at most one
-
-
-class Stride(NamedTuple):
-    """Frames of one record that are all of one size, as far as was seen."""
-
-    position: int
-    offset: int
-    step: int
 
 
 class Found(NamedTuple):
@@ -112,7 +87,7 @@ def read(view: View, offset: int, end: Tail, budget: Budget) -> Reading:
     place = _locate(view, offset, end)
     found = _read_from(view, place, offset, end, budget)
     if found is None and place.is_guess:
-        view.strides.clear()
+        view.stride = None
         place = _locate(view, offset, end, may_guess=False)
         found = _read_from(view, place, offset, end, budget)
     # The index may be of the file that compaction has put this one for, or a damaged frame says
@@ -205,7 +180,7 @@ def _take_columns(
     view: View, position: int, prefix: f.Prefix, offset: int, budget: Budget
 ) -> Taken | None:
     """Return rows of the columns frame at ``position``; None when it is damaged."""
-    known = view.checked.get(position)
+    known = view.remembered.at(position)
     kept = known or ColumnsFrame(prefix, view.region, position)
     if not kept.is_sound:
         return None
@@ -223,7 +198,9 @@ def _take_columns(
     if not is_checked and not scan.is_whole(view.region, prefix, position, view.seed):
         return None
     if is_part:
-        _remember(view, position, kept, frame)
+        view.remembered.add(position, kept)
+        if frame is not kept:
+            UNPACKED.keep(frame)
     rows = frame.rows(start, stop)
     size = frame.size_before(stop) - frame.size_before(start)
     if stop < frame.count:
@@ -242,23 +219,15 @@ def _unpacked(
     return frame
 
 
-def _remember(view: View, position: int, kept: ColumnsFrame, frame: ColumnsFrame) -> None:
-    """Remember a frame that was checked, and what it was decompressed to."""
-    if len(view.checked) >= REMEMBERED_FRAMES:
-        view.checked.clear()
-    view.checked[position] = kept
-    if frame is not kept:
-        UNPACKED.keep(frame)
-
-
 def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> Found:
     """Return the frame that holds ``offset``.
 
     From the index entry before it, frames are hopped over by their sizes. Records of one size are
     where they would be, so that is tried first; reading proves a guess right or wrong.
     """
-    if may_guess and view.strides:
-        place = _guess(view, *view.strides[0], offset, end[0])
+    stride = view.stride
+    if may_guess and stride is not None:
+        place = _guess(view, stride, offset, end[0])
         if place is not None:
             return place
     region = view.region
@@ -275,9 +244,10 @@ def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> Fo
         step = (prefix[0] + 7) & -8
         if is_single and may_guess and offset - due > 1:
             may_guess = False
-            place = _guess(view, position, due, step, offset, end[0])
+            stride = Stride(position, due, step, prefix[0])
+            place = _guess(view, stride, offset, end[0])
             if place is not None:
-                view.strides[:] = [Stride(position, due, step)]
+                view.stride = stride
                 return place
         position += step
         due = following
@@ -285,9 +255,9 @@ def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> Fo
     return Found(position, due, None, False)
 
 
-def _guess(view: View, position: int, due: int, step: int, offset: int, end: int) -> Found | None:
+def _guess(view: View, stride: Stride, offset: int, end: int) -> Found | None:
     """Return the frame of ``offset`` if it is where frames of one size would have it."""
-    guess = position + (offset - due) * step
+    guess = stride.position + (offset - stride.offset) * stride.step
     if not f.HEADER_SIZE <= guess < end:
         return None
     prefix = scan.prefix_at(view.region, guess, end)
@@ -387,7 +357,7 @@ def offset_at(
             continue
         if not prefix.flags & f.COLUMNS:
             return prefix.offset
-        kept = view.checked.get(at) or ColumnsFrame(prefix, region, at)
+        kept = view.remembered.at(at) or ColumnsFrame(prefix, region, at)
         frame = _unpacked(view, at, prefix, kept) if prefix.codec and kept.is_sound else kept
         if frame is None or not frame.is_sound:
             raise _damage(view, at, prefix.offset, end)

@@ -36,7 +36,7 @@ from minilog.storage.files import (
 )
 from minilog.storage.index import LARGEST_RELATIVE, Index
 from minilog.storage.memory import MemoryDirectory
-from minilog.storage.reading import Tail, View
+from minilog.storage.view import Tail, View
 
 FIRST_RESERVE = 64 * 1024
 LARGE_WRITE = 64 * 1024  # from here one pwrite beats a store: it need not fault pages in
@@ -98,7 +98,7 @@ class Segment:
         self._region: Region | None = None
         self._file: File | None = None
         self._index: Index | None = None
-        self._view: View | None = None
+        self.look: View | None = None  # the last view of it
         self.reconfigure(config)
 
     # ------------------------------------------------------------ making and opening
@@ -331,7 +331,7 @@ class Segment:
     def unmap(self) -> None:
         """Let go of maps and descriptors until the next use."""
         self._limit = CLOSED
-        self._view = None
+        self.look = None
         self._region = None
         self._file = None
         if self._index is not None:
@@ -530,7 +530,7 @@ class Segment:
         file.reserve(size)
         self._region = self._mapped_file(file, size)
         self._file = file
-        self._view = None
+        self.look = None
 
     def _touch(self, end: int) -> None:
         """Write zeros ahead: 0.4 us a page, where a store's own page fault costs 2.7."""
@@ -697,7 +697,7 @@ class Segment:
         Any thread may ask; what the writer maps is looked at where it is there, else the file is
         mapped anew, which the writer never sees.
         """
-        view, region = self._view, self._region
+        view, region = self.look, self._region
         if self._place.is_write_through:
             region = None  # reading by map is faster than through that
         is_mapped = region is not None and len(region) >= end
@@ -709,7 +709,7 @@ class Segment:
         index = self._index
         if index is None:
             index = self._index = self._open_index()
-        view = self._view = View(region, index, self.base_offset, self.seed, self.path, {}, [])
+        view = self.look = View(region, index, self.base_offset, self.seed, self.path)
         return view
 
     # ------------------------------------------------------------ index
@@ -728,7 +728,7 @@ class Segment:
 
     def forget_index(self, *, unlink: bool = False) -> None:
         """Look for the index anew at the next use; ``unlink``: there is to be none until then."""
-        self._view = None
+        self.look = None
         self._index = None
         if unlink:
             Index(self._place.directory, self.name, self.seed).remove()
