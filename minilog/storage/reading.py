@@ -18,10 +18,11 @@ from minilog.records import Rows
 from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.columns import ColumnsFrame
-from minilog.storage.singles import Budget, SingleRows, read_run
+from minilog.storage.singles import DOZENS, Budget, SingleRows, read_run
 from minilog.storage.view import Stride, Tail, View
 
-RUN_RECORDS = 1024  # how many records of a run are decoded before looking again
+RUN_RECORDS = 20 * DOZENS  # how many records of a run are decoded before looking again,
+RUN_BYTES = 256 * 1024  # and about how many bytes
 REMEMBERED_FRAME = 8 * 1024  # only larger frames are remembered as checked
 UNPACKED_FRAMES = 16  # of all segments, those decompressed last are kept, as a part of each was
 UNPACKED_BYTES = 32 * 1024 * 1024  # read; not more of them than this, but for the very last
@@ -165,8 +166,10 @@ def _take_singles(
 ) -> Taken | None:
     """Return records of the single frames in a row at ``position``; None when damaged."""
     step = f.aligned(prefix[0])
-    wanted = min(budget[0], RUN_RECORDS) * step
-    stop = min(position + max(min(wanted, scan.CHUNK), step), end)
+    count = min(budget[0], RUN_RECORDS)
+    if count * step > RUN_BYTES:
+        count = max(RUN_BYTES // step // DOZENS * DOZENS, 1)
+    stop = min(position + count * step, end)
     rows, frame_bytes, record_bytes = read_run(
         view.region[position:stop], position, prefix[2], view.seed, budget
     )

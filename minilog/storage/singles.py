@@ -6,7 +6,12 @@ know anything but the bytes it is handed; what it cannot read it leaves to its c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import repeat
+from operator import xor
+from struct import Struct
 from typing import NamedTuple
 
 from minilog.errors import CorruptionError
@@ -16,6 +21,7 @@ from minilog.storage.checksum import crc32c
 
 OTHER = f.COLUMNS | f.SEAL | f.CONTROL
 UNUSUAL = f.NULL_VALUE | f.EXTENDED
+DOZENS = 48  # so many records that are alike are decoded at once
 
 
 class Budget(NamedTuple):
@@ -97,13 +103,14 @@ def read_run(
     ``position`` is the chunk's place in its segment and ``offset`` its first record's. It stops,
     perhaps at once, at whatever is not a whole frame of one record with the offset that is due.
     """
-    timestamps: list[int] = []
-    keys: list[bytes | None] = []
-    values: list[bytes | None] = []
+    timestamps, keys, values, at = _read_alike(chunk, position, offset, seed, budget)
     headers: list[Headers] | None = None
-    at, due, record_bytes, plain_context = 0, offset, 0, b""
+    due, plain_context = offset + len(values), b""
+    record_bytes = 0
+    if values:  # all of them have the size of the first
+        record_bytes = len(values) * (f.PLAIN_PREFIX.unpack_from(chunk)[0] - f.SINGLE_OVERHEAD)
     last = len(chunk) - f.SINGLE_OVERHEAD
-    must_fit = not budget.is_first
+    must_fit = bool(values) or not budget.is_first
     max_records, max_bytes, _, hides = budget
     unpack = f.SHORT_PREFIX.unpack_from
     # Everything by local names and without calls of our own: 0.5 us a record.
@@ -112,9 +119,8 @@ def read_run(
         stop = at + size - 4
         if found != due or size < f.SINGLE_OVERHEAD or stop + 4 > len(chunk):
             break
-        body = chunk[at:stop]
-        crc = int.from_bytes(chunk[stop : stop + 4], "little")
-        if crc32c(body, seed ^ (position + at)) != crc:
+        frame = chunk[at : stop + 4]
+        if crc32c(frame, seed ^ (position + at)) != f.WHOLE:
             break
         if context != plain_context:
             flags = f.CONTEXT.unpack(context)[2]
@@ -122,7 +128,7 @@ def read_run(
                 break
             if not flags & UNUSUAL:
                 plain_context = context
-            elif not _is_for_readers(body, flags, hides):
+            elif not _is_for_readers(frame[:-4], flags, hides):
                 break
         record_bytes += size - f.SINGLE_OVERHEAD
         if record_bytes > max_bytes and must_fit:
@@ -131,8 +137,8 @@ def read_run(
         own: Headers = ()
         if context == plain_context:
             middle = f.PREFIX_SIZE + extent if extent >= 0 else f.PREFIX_SIZE
-            keys.append(body[f.PREFIX_SIZE : middle] if extent >= 0 else None)
-            values.append(body[middle:])
+            keys.append(frame[f.PREFIX_SIZE : middle] if extent >= 0 else None)
+            values.append(frame[middle:-4])
         else:
             decoded = _decoded(chunk, at, stop)
             if decoded is None:
@@ -148,3 +154,57 @@ def read_run(
         due += 1
         at = (stop + 11) & -8
     return SingleRows(range(offset, due), timestamps, keys, values, headers), at, record_bytes
+
+
+def _read_alike(
+    chunk: bytes, position: int, offset: int, seed: int, budget: Budget
+) -> tuple[list[int], list[bytes | None], list[bytes | None], int]:
+    """Return timestamps, keys and values of the records that ``chunk`` begins with as long as they
+    are alike, in dozens, and the bytes of their frames.
+
+    Alike is the same size, length of the key, epoch, and neither headers nor anything unusual: so
+    are most logs of machines. Then every column is taken out in C: 0.4 us a record, against 1.2.
+    """
+    timestamps: list[int] = []
+    keys: list[bytes | None] = []
+    values: list[bytes | None] = []
+    if len(chunk) < f.PREFIX_SIZE or sys.byteorder != "little":
+        return timestamps, keys, values, 0
+    size, extent, found, _, kind = f.PLAIN_PREFIX.unpack_from(chunk)
+    step, length = (size + 7) & -8, size - f.SINGLE_OVERHEAD
+    most = min(len(chunk) // step, budget.records) if size > f.SINGLE_OVERHEAD else 0
+    count = min(most, budget.bytes // length if most else 0) // DOZENS * DOZENS
+    if count <= 0 or found != offset or kind or not -1 <= extent <= length:
+        return timestamps, keys, values, 0
+    words, width = memoryview(chunk)[: count * step].cast("q"), step // 8
+    alike = [words[::width].tolist(), words[3::width].tolist()]
+    while count and (alike[0].count(words[0]) < count or alike[1].count(words[3]) < count):
+        count -= DOZENS
+        alike = [column[:count] for column in alike]
+    if not count or words[1 : count * width : width].tolist() != [*range(offset, offset + count)]:
+        return timestamps, keys, values, 0
+    stop = count * step
+    frames = _cut(chunk, stop, step, 0, size)
+    places = map(xor, repeat(seed), range(position, position + stop, step))
+    if set(map(crc32c, frames, places)) != {f.WHOLE}:
+        return timestamps, keys, values, 0  # whoever looks at each finds where
+    timestamps = words[2 : count * width : width].tolist()
+    keys = [None] * count
+    if extent >= 0:
+        keys = _cut(chunk, stop, step, f.PREFIX_SIZE, extent)
+    middle = max(extent, 0)
+    return timestamps, keys, _cut(chunk, stop, step, f.PREFIX_SIZE + middle, length - middle), stop
+
+
+def _cut(chunk: bytes, stop: int, step: int, start: int, size: int) -> list[bytes | None]:
+    """Return a part of each frame of ``step`` bytes before ``stop``."""
+    pieces: list[bytes | None] = []
+    unpack = _parts_of(step, start, size)
+    for at in range(0, stop, DOZENS * step):
+        pieces += unpack(chunk, at)
+    return pieces
+
+
+@lru_cache(maxsize=64)
+def _parts_of(step: int, start: int, size: int) -> Callable[[bytes, int], tuple[bytes, ...]]:
+    return Struct(f"{start}x{size}s{step - start - size}x" * DOZENS).unpack_from
