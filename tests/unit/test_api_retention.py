@@ -1,6 +1,6 @@
 """What goes for its age or size, what is kept for groups, and what deleting before an offset does.
 
-Written from the public face alone.
+Written from the public face, but for one seam: what the groups have consumed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from minilog import (
     OffsetOutOfRangeError,
     Partition,
 )
+from minilog.hosting import Hosting
 from minilog.testing import ManualClock
 
 HOUR_MS = 3_600_000
@@ -303,7 +304,7 @@ def test_what_a_group_has_not_consumed_is_kept_however_old(
 ) -> None:
     floors: dict[str, int | None] = {"a": None}
     monkeypatch.setattr(
-        Broker, "committed_floor", lambda broker, topic, partition, names: floors[names[0]]
+        Hosting, "committed_floor", lambda hosting, topic, partition, names: floors[names[0]]
     )
     with broker_at(retention_ms=HOUR_MS, retain_until_consumed=("a",)) as broker:
         partition = filled(broker)
