@@ -392,7 +392,11 @@ class Broker(Waiters):
                 raise self._damaged[LEDGER]
             if topic is None and is_writing:
                 self.check_writable()
-                topic = self._make_topic(LEDGER, 1, TopicConfig(segment_bytes=SEGMENT_BYTES))
+                if self._home.topic_directory(LEDGER).exists():
+                    self._find_again(LEDGER)  # made by a call that failed at its end
+                topic = self._topics.get(LEDGER) or self._make_topic(
+                    LEDGER, 1, TopicConfig(segment_bytes=SEGMENT_BYTES)
+                )
             return None if topic is None else topic[0]
 
     # ------------------------------------------------------------ exactly once

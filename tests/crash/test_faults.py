@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import minilog
-from minilog import Broker, ConfigError, SyncFailedError
+from minilog import Broker, ConfigError, Consumer, SyncFailedError
 from minilog.testing import FaultPlan, FaultyDisk
 from minilog.testing.faults import CHANGES, FAULTS, OPERATIONS
 from tests.torture.faults import check_share
@@ -290,3 +290,27 @@ def test_a_roll_or_append_that_failed_leaves_nothing_behind_the_next_record(
         assert broker.recovery.ok, str(broker.recovery)
         assert [len(record.value or b"") for record in broker.topic("t")[0]] == [301, 5]
     assert minilog.verify(log_path).ok, str(minilog.verify(log_path))
+
+
+def test_a_topic_that_was_not_durably_made_was_not_made(log_path: Path) -> None:
+    """Its directory stayed: making it again failed, as it was there, and so did every commit of
+    a group where it was the log of the groups."""
+    for name in ("t", "__ledger"):
+        disk = FaultyDisk(log_path / name)
+        with Broker(disk) as broker:
+            broker.create_topic("first")[0].append_many([b"one", b"two"])
+            disk.arm(FaultPlan("EIO", at=5, operations=frozenset({"sync"})))
+            with pytest.raises(OSError, match="planned fault"):
+                if name == "t":
+                    broker.create_topic("t")
+                else:
+                    Consumer(broker, "first", group="g").commit({("first", 0): 1})
+            assert [operation.split()[0] for operation in disk.operations].count("rename") == 3
+            assert list(broker.topics) == ["first"]
+            if name == "t":
+                assert broker.create_topic("t")[0].append(b"x") == 0
+            else:
+                Consumer(broker, "first", group="g").commit({("first", 0): 1})
+                assert list(broker.groups["g"].committed().values()) == [1]
+        with Broker(disk) as broker:
+            assert broker.recovery.ok
