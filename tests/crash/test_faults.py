@@ -314,3 +314,25 @@ def test_a_topic_that_was_not_durably_made_was_not_made(log_path: Path) -> None:
                 assert list(broker.groups["g"].committed().values()) == [1]
         with Broker(disk) as broker:
             assert broker.recovery.ok
+
+
+def test_a_segment_that_was_being_made_when_the_disk_failed_is_no_damage(log_path: Path) -> None:
+    """A roll could write no header nor take the empty file away; opening takes it as it is, and
+    verify called it damage."""
+    disk = FaultyDisk(log_path)
+    with Broker(disk, segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        partition.append(b"x" * 200)
+        lasting = FaultPlan("EIO", at=1, lasts=True, operations=frozenset({"write", "unlink"}))
+        disk.arm(lasting)
+        with pytest.raises(OSError, match="planned fault"):
+            partition.append(b"y" * 200)
+        disk.mend()
+    left = log_path / "t" / "0" / f"{1:020d}.log"
+    assert left.stat().st_size == 0
+    assert minilog.verify(log_path).ok, str(minilog.verify(log_path))
+    with Broker(log_path) as broker:
+        assert broker.recovery.ok, str(broker.recovery)
+        assert broker.topic("t")[0].append(b"z" * 200) == 1
+    left.write_bytes(left.read_bytes()[:9])
+    assert not minilog.verify(log_path).ok
