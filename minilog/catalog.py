@@ -191,7 +191,9 @@ class Catalog:
                 raise self.damaged[name]
             if topic is None and is_writing:
                 self._keeper.check_writable()
-                topic = self._make(name, 1, config)
+                if self._home.topic_directory(name).exists():
+                    self._find_again(name)  # made by a call that failed at its end
+                topic = self.topics.get(name) or self._make(name, 1, config)
             return None if topic is None else topic[0]
 
     def _check_case(self, name: str) -> None:

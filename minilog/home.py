@@ -176,16 +176,20 @@ class Home:
         """Make a topic's directory, durably; an error leaves nothing behind."""
         unfinished = state.id.hex + UNFINISHED
         child = self.directory.child(unfinished)
+        is_in_sight = False
         try:
             child.make()
             make_partitions(child, state.id, range(state.partition_count), clock)
             state.save(child)
             self.directory.rename(unfinished, topic_directory(state.name))
+            is_in_sight = True
+            self.directory.sync()
         except BaseException:
             with contextlib.suppress(OSError):
+                if is_in_sight:
+                    self.directory.rename(topic_directory(state.name), unfinished)
                 child.remove()
             raise
-        self.directory.sync()
 
     def take_away(self, name: str) -> Directory:
         """Take a topic out of sight; the directory returned is then to be removed."""

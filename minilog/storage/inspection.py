@@ -57,6 +57,8 @@ def inspect_log(
         if base > max(due, start_offset):  # what is missing below was deleted
             problems.append(Problem(path, 0, due, f"the segments with offsets to {base} are gone"))
         is_last = base == bases[-1]
+        if is_last and base != bases[0] and _is_being_made(directory, base, mark):
+            continue
         lowest = max(start_offset, base)  # records before it are kept here, but deleted
         walked = _inspect_segment(directory, identity, base, lowest, is_last, mark, problems)
         count += walked.record_count
@@ -66,6 +68,16 @@ def inspect_log(
         reason = f"offsets to {mark.next_offset} were there when it was closed"
         problems.append(Problem(directory.path, 0, due, reason))
     return Inspection(problems, count, size)
+
+
+def _is_being_made(directory: Directory, base: int, mark: CleanMark | None) -> bool:
+    """Say whether a last segment is one that a roll has left empty, as the disk or the process
+    failed: opening takes it as it is."""
+    if mark is not None and mark.base_offset == base:
+        return False
+    file = directory.open(f"{log_name(base)}.log")
+    size = file.size()
+    return size < f.HEADER_SIZE or not scan.last_used(FileRegion(file, LARGEST_FILE), 0, size)
 
 
 def _inspect_segment(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import minilog
-from minilog import Broker, ConfigError, SyncFailedError
+from minilog import Broker, ConfigError, Consumer, SyncFailedError
 from minilog.testing import FaultPlan, FaultyDisk
 from minilog.testing.faults import CHANGES, FAULTS, OPERATIONS
 from tests.torture.faults import check_share
@@ -290,3 +290,53 @@ def test_a_roll_or_append_that_failed_leaves_nothing_behind_the_next_record(
         assert broker.recovery.ok, str(broker.recovery)
         assert [len(record.value or b"") for record in broker.topic("t")[0]] == [301, 5]
     assert minilog.verify(log_path).ok, str(minilog.verify(log_path))
+
+
+def test_a_topic_that_was_not_durably_made_was_not_made(log_path: Path) -> None:
+    """Its directory stayed: making it again failed, as it was there, and so did every commit of
+    a group where it was the log of the groups."""
+    for name in ("t", "__ledger"):
+        disk = FaultyDisk(log_path / name)
+        with Broker(disk) as broker:
+            broker.create_topic("first")[0].append_many([b"one", b"two"])
+
+            def make(broker: Broker = broker, name: str = name) -> None:
+                if name == "t":
+                    broker.create_topic("t")
+                else:
+                    Consumer(broker, "first", group="g").commit({("first", 0): 1})
+
+            disk.arm(FaultPlan("EIO", at=5, operations=frozenset({"sync"})))
+            with pytest.raises(OSError, match="planned fault"):
+                make()
+            assert [operation.split()[0] for operation in disk.operations].count("rename") == 3
+            assert list(broker.topics) == ["first"]
+            make()
+            if name == "t":
+                assert broker.topic("t")[0].append(b"x") == 0
+            else:
+                assert list(broker.groups["g"].committed().values()) == [1]
+        with Broker(disk) as broker:
+            assert broker.recovery.ok
+
+
+def test_a_segment_that_was_being_made_when_the_disk_failed_is_no_damage(log_path: Path) -> None:
+    """A roll could write no header nor take the empty file away; opening takes it as it is, and
+    verify called it damage."""
+    disk = FaultyDisk(log_path)
+    with Broker(disk, segment_bytes=256) as broker:
+        partition = broker.create_topic("t")[0]
+        partition.append(b"x" * 200)
+        lasting = FaultPlan("EIO", at=1, lasts=True, operations=frozenset({"write", "unlink"}))
+        disk.arm(lasting)
+        with pytest.raises(OSError, match="planned fault"):
+            partition.append(b"y" * 200)
+        disk.mend()
+    left = log_path / "t" / "0" / f"{1:020d}.log"
+    assert left.stat().st_size == 0
+    assert minilog.verify(log_path).ok, str(minilog.verify(log_path))
+    with Broker(log_path) as broker:
+        assert broker.recovery.ok, str(broker.recovery)
+        assert broker.topic("t")[0].append(b"z" * 200) == 1
+    left.write_bytes(left.read_bytes()[:9])
+    assert not minilog.verify(log_path).ok

@@ -29,7 +29,7 @@ from minilog.storage.files import Directory, disk_directory
 from minilog.storage.memory import MemoryDirectory
 from minilog.testing import FaultPlan
 from minilog.testing.faults import CHANGES, FAULTS, WRITE_THEN_ERROR
-from tests.torture.workloads import DONE_EARLY, WORKLOADS, OnRoot, Session, Step, Workload
+from tests.torture.workloads import DONE_EARLY, WORKLOADS, OnRoot, Session, Step, View, Workload
 
 IN_MEMORY = "/dev/shm"
 STUCK_S = 60  # a guard, not a measure: a lock that nobody frees
@@ -61,18 +61,6 @@ class Case(NamedTuple):
         return f"{self.workload!r} in {self.place}: {plan.fault} at {plan.at} of {which}, {how}"
 
 
-def dump_of(broker: Broker | None) -> Dump:
-    """Return all a broker holds, as plain values."""
-    assert broker is not None
-    return {
-        name: {
-            "settings": topic.config,
-            "partitions": [(p.start_offset, p.end_offset, list(p)) for p in topic],
-        }
-        for name, topic in broker.topics.items()
-    }
-
-
 class Ground:
     """A place for logs, new for each run and gone after."""
 
@@ -100,16 +88,16 @@ def begin(workload: Workload, ground: Ground) -> Session:
     return session
 
 
-def state_of(session: Session) -> Dump:
+def state_of(session: Session, view: View) -> Dump:
     """Return what a session's log holds; one that is not open is copied and opened there."""
     if session.broker is not None and not session.broker.is_closed:
-        return dump_of(session.broker)
+        return view(session.broker)
     if not session.root.exists() or "broker.json" not in session.root.names():
         return {}
     aside = MemoryDirectory("aside")
     copy(session.root, aside)
     with Broker(OnRoot(aside), clock=session.clock, maintenance_interval_ms=0) as broker:
-        return dump_of(broker)
+        return view(broker)
 
 
 def copy(source: Directory, target: Directory) -> None:
@@ -133,13 +121,13 @@ def truth_of(workload: Workload, place: str) -> Truth:
     with Ground(place) as ground:
         session = begin(workload, ground)
         session.disk.arm(FaultPlan(at=2**62))
-        states, results = [state_of(session)], []
+        states, results = [state_of(session, workload.view)], []
         count = 0
         for step in workload.steps:
             session.disk.arm(FaultPlan(at=2**62))
             results.append(step(session))
             count += len(session.disk.operations)
-            states.append(state_of(session))
+            states.append(state_of(session, workload.view))
         session.let_go()
     return Truth(states, results, count)
 
@@ -164,7 +152,7 @@ def attempt(step: Step, session: Session) -> tuple[Any, BaseException | None]:
 def is_planned(error: BaseException | None) -> bool:
     """Say whether an error is the injected one, or names it as its cause."""
     while error is not None:
-        if isinstance(error, OSError) and "planned fault" in str(error):
+        if isinstance(error, (OSError, SyncFailedError)) and "planned fault" in str(error):
             return True
         error = error.__cause__
     return False
@@ -195,6 +183,10 @@ class Run:
         session.disk.mend()
         self._finish()
 
+    def _view(self) -> Dump:
+        assert self._session.broker is not None
+        return self._workload.view(self._session.broker)
+
     def _recover(self, number: int, error: BaseException) -> None:
         """Check what is left after a step that failed, and repeat it."""
         session, plan = self._session, self.case.plan
@@ -204,10 +196,10 @@ class Run:
             raise AssertionError(f"step {number} raised {error!r}") from error
         was_open = session.broker is not None and not session.broker.is_closed
         if plan.operations == CHANGES and was_open:
-            assert dump_of(session.broker) in legal, "reading does not go on"
+            assert self._view() in legal, "reading does not go on"
         session.disk.mend()
         if was_open:
-            found = dump_of(session.broker)
+            found = self._view()
             may_be_done = (
                 plan.fault == WRITE_THEN_ERROR
                 or isinstance(error, SyncFailedError)
@@ -218,7 +210,7 @@ class Run:
             )
         if isinstance(error, SyncFailedError) and was_open:
             self._reopen_after_sync(number)
-        found = state_of(session)
+        found = state_of(session, self._workload.view)
         assert found in legal, f"after step {number} failed by {error!r}: {found}"
         if found == legal[1] and found != legal[0]:
             return
@@ -229,17 +221,21 @@ class Run:
         if again is not None:
             raise AssertionError(f"step {number} cannot be repeated: {again!r}") from again
         assert result == self._truth.results[number], f"step {number} returned {result}"
-        assert state_of(session) == legal[1], f"step {number} repeated: {state_of(session)}"
+        assert state_of(session, self._workload.view) == legal[1], (
+            f"step {number} repeated: {state_of(session, self._workload.view)}"
+        )
 
     def _reopen_after_sync(self, number: int) -> None:
         """After a failed sync: that partition refuses writing, and is whole when reopened."""
         session = self._session
         assert session.broker is not None
         refused = 0
-        for topic in session.broker.topics.values():
+        for topic in session.broker._topics.values():  # also ours
             for partition in topic:
                 if partition._failure is not None:
-                    _, error = attempt(lambda _, p=partition: p.append(b"refused"), session)  # type: ignore[misc]
+                    _, error = attempt(
+                        lambda _, p=partition: p.append(b"refused", key=b"k"), session
+                    )  # type: ignore[misc]
                     assert isinstance(error, SyncFailedError), repr(error)
                     refused += 1
         assert refused, "a failed sync refuses nobody"
@@ -256,7 +252,9 @@ class Run:
             if error is not None:
                 raise AssertionError(f"step {later} after the fault: {error!r}") from error
             assert result == self._truth.results[later], f"step {later} returned {result}"
-            assert state_of(self._session) == self._truth.states[later + 1], f"step {later}"
+            assert state_of(self._session, self._workload.view) == self._truth.states[later + 1], (
+                f"step {later}"
+            )
 
     def _finish(self) -> None:
         """What was closed opens as it was closed, is whole, and takes records."""
@@ -270,11 +268,11 @@ class Run:
         report = verify(disk)  # type: ignore[arg-type]
         assert report.ok, str(report)
         with Broker(disk, clock=session.clock, maintenance_interval_ms=0) as broker:
-            assert dump_of(broker) == self._truth.states[-1], "not what was closed"
+            assert self._workload.view(broker) == self._truth.states[-1], "not what was closed"
             for topic in broker.topics.values():
                 for partition in topic:
                     partition.check()
-                    assert partition.append(b"after") == partition.end_offset - 1
+                    assert partition.append(b"after", key=b"k") == partition.end_offset - 1
         report = verify(disk)  # type: ignore[arg-type]
         assert report.ok, str(report)
 

@@ -89,14 +89,53 @@ class Session:
 
 Step = Callable[[Session], Any]
 DONE_EARLY: set[Step] = set()
+View = Callable[[Broker], dict[str, Any]]
+
+
+def everything(broker: Broker) -> dict[str, Any]:
+    """Return all a broker holds, as plain values."""
+    return {
+        name: {
+            "settings": topic.config,
+            "partitions": [(p.start_offset, p.end_offset, list(p)) for p in topic],
+        }
+        for name, topic in broker.topics.items()
+    } | {f"group {name}": group.committed() for name, group in broker.groups.items()}
+
+
+def latest(broker: Broker) -> dict[str, Any]:
+    """Return what compaction must not change: where each log ends, and the last of each key."""
+    return {
+        topic.name: [(p.end_offset, {record.key: record for record in p}) for p in topic]
+        for topic in broker.topics.values()
+    }
+
+
+def committed(broker: Broker) -> dict[str, Any]:
+    """Return what a reader of committed transactions sees: offsets may differ, as an aborted one
+    uses some; a group's place is how many such records are before it."""
+    seen: dict[str, Any] = {}
+    for topic in broker.topics.values():
+        with Consumer(broker, topic.name, isolation="read_committed") as consumer:
+            records = list(consumer.drain())
+        places = [[r for r in records if r.partition == p.index] for p in topic]
+        seen[topic.name] = [[(r.key, r.value, r.headers) for r in place] for place in places]
+        for name, group in broker.groups.items():
+            seen[f"group {name} of {topic.name}"] = [
+                sum(record.offset < offset for record in places[tp.partition])
+                for tp, offset in group.committed().items()
+                if tp.topic == topic.name
+            ]
+    return seen
 
 
 class Workload(NamedTuple):
-    """Steps, the broker's settings, and what was there before."""
+    """Steps, the broker's settings, what was there before, and what is compared."""
 
     before: list[Step]
     steps: list[Step]
     settings: dict[str, Any]
+    view: View = everything
 
 
 def opened(**settings: Any) -> Step:
@@ -144,7 +183,7 @@ def told(call: str, *arguments: Any, **more: Any) -> Step:
     def step(session: Session) -> None:
         getattr(session.broker, call)(*arguments, **more)
 
-    return step
+    return done_early(step) if call == "maintain" else step
 
 
 def changed(call: str, *arguments: Any, topic: str = "t", **more: Any) -> Step:
@@ -196,6 +235,70 @@ def drained(session: Session) -> list[Any]:
     assert session.broker is not None
     with Consumer(session.broker, "t") as consumer:
         return list(consumer.drain())
+
+
+def looked_up_latest(session: Session) -> Any:
+    assert session.broker is not None
+    return dict(session.broker.topic("t").table())
+
+
+def polled(group: str = "g", **more: Any) -> Step:
+    """A member of a group joins, polls, commits what it polled, and leaves."""
+
+    def step(session: Session) -> list[Any]:
+        assert session.broker is not None
+        with Consumer(session.broker, "t", group=group, auto_commit=False, **more) as consumer:
+            records = list(consumer.poll(max_records=3))
+            consumer.commit()
+            return records
+
+    return step
+
+
+def transacted(number: int, *, aborts: bool = False) -> Step:
+    """Send to two topics and commit a group's offset, seen together or never."""
+
+    def step(session: Session) -> None:
+        assert session.broker is not None
+        with Producer(session.broker).transaction() as transaction:
+            transaction.send("t", b"%d in t" % number, key=b"k")
+            transaction.send_many("u", [b"%d in u" % number] * 2)
+            end = session.broker.topic("t")[0].end_offset
+            transaction.commit_offsets({("t", 0): end}, group="g")
+            if aborts:
+                transaction.abort()
+
+    return step
+
+
+def numbered(sequence: int) -> Step:
+    """A named producer is opened and sends one by its number; one that is known is not repeated."""
+
+    def step(session: Session) -> list[int | None]:
+        assert session.broker is not None
+        producer = Producer(session.broker, producer_id="importer")
+        sent = producer.send("t", b"%d" % sequence, sequence=sequence, partition=0)
+        return [sent.offset, producer.last_sequence("t", 0)]
+
+    return step
+
+
+def put(value: bytes) -> Step:
+    """Append where the offset may be another one: an aborted transaction has used some."""
+
+    def step(session: Session) -> None:
+        session.partition().append(value)
+
+    return step
+
+
+def later(ms: int) -> Step:
+    """Time passes, and nobody is told: what is due is done by ``maintain``, which says how."""
+
+    def step(session: Session) -> None:
+        session.clock._now_ms += ms
+
+    return step
 
 
 def torn(session: Session) -> None:
@@ -335,6 +438,76 @@ WORKLOADS: dict[str, Workload] = {
             read_by_reader(),
         ],
         {"sync": "never"},
+    ),
+    "compressed": Workload(
+        [opened(), made("t", compression="gzip", **SMALL)],
+        [*[batched(*[b"z%d" % n * 30] * 6) for n in range(4)], looked_up(), closed(), opened()],
+        {},
+    ),
+    "commit to a group": Workload(
+        [opened(), made("t", **SMALL), *singles(8)],
+        [polled(), polled(), closed(), opened(), polled(), polled("other"), told("maintain")],
+        {},
+    ),
+    "commit to a group, synced": Workload(
+        [opened(), made("t", **SMALL), *singles(5)], [polled(), polled()], {"sync": "always"}
+    ),
+    "transactions": Workload(
+        [opened(), made("t", **SMALL), made("u", 2)],
+        [
+            transacted(1),
+            transacted(2, aborts=True),
+            put(b"between"),
+            transacted(3),
+            closed(),
+            opened(),
+            transacted(4),
+        ],
+        {},
+        committed,
+    ),
+    "transactions, synced": Workload(
+        [opened(), made("t", **SMALL), made("u", 2)],
+        [transacted(1), transacted(2)],
+        {"sync": "always"},
+        committed,
+    ),
+    "a named producer": Workload(
+        [opened(), made("t", **SMALL)],
+        [*map(numbered, (0, 1, 2, 1, 3)), closed(), opened(), numbered(3), numbered(4)],
+        {},
+    ),
+    "compact": Workload(
+        [
+            opened(),
+            made("t", cleanup_policy="compact", **SMALL),
+            *[appended(b"%d" % n * 9, key=b"k%d" % (n % 4)) for n in range(20)],
+            appended(None, key=b"k1"),
+        ],
+        [
+            changed("compact"),
+            appended(b"more", key=b"k2"),
+            changed("compact"),
+            looked_up_latest,
+            closed(),
+            opened(),
+            changed("compact"),
+        ],
+        {},
+        latest,
+    ),
+    "expire": Workload(
+        [opened(), made("t", retention_ms=10_000, segment_ms=1000, **SMALL), *singles(9)],
+        [
+            later(2000),
+            told("maintain"),
+            appended(b"new"),
+            later(20_000),
+            told("maintain"),
+            appended(b"newer"),
+            told("maintain"),
+        ],
+        {},
     ),
     "producer and consumer": Workload(
         [opened(), made("t", 2, **SMALL)], [sent, sent_many, drained, sent, drained], {}
