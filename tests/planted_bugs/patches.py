@@ -103,8 +103,8 @@ BUGS = [
         CRASH,
         (
             HOME,
-            "                child.remove()\n            raise\n        self.directory.sync()\n",
-            "                child.remove()\n            raise\n",
+            "            is_in_sight = True\n            self.directory.sync()\n",
+            "            is_in_sight = True\n",
         ),
     ),
     bug(
