@@ -126,8 +126,11 @@ class Waiters:
         self._waiters.append(waiter)
 
     def remove_waiter(self, waiter: Any) -> None:
-        """Forget ``waiter``."""
-        self._waiters.remove(waiter)
+        """Forget ``waiter``; nothing happens where it is not."""
+        try:
+            self._waiters.remove(waiter)
+        except ValueError:
+            return  # an interrupt came before it was added
 
     def _wake(self) -> None:
         for waiter in list(self._waiters):

@@ -495,23 +495,15 @@ class Partition(SharedLog):
         came. ``max_bytes`` counts keys, values and headers; the first record is always given.
         OffsetOutOfRangeError outside ``[start_offset, end_offset]``.
         """
-        if max_records == 1 and max_bytes is None and timeout == 0:
-            # One record is worth a short way: 1.5 us, where all that follows takes 20.
-            log, published = self._log, self._published
-            if (
-                log is not None
-                and offset.__class__ is max_records.__class__ is timeout.__class__ is int
-                and offset >= self._start
-                and (published is None or offset < published[2])
-                and self._refusal is None
-                and not self._is_read_only
-            ):
-                found = log.record_at(offset)
-                if found is not None:
-                    timestamp, key, value = found
-                    # In C: a third of what Record(...) costs.
-                    record = (self._name, self._index, offset, timestamp, key, value, ())
-                    return Records.of_one(tuple.__new__(Record, record))
+        if (
+            max_records == 1
+            and max_bytes is None
+            and timeout == 0
+            and offset.__class__ is max_records.__class__ is timeout.__class__ is int
+        ):
+            record = self._plain_at(offset)
+            if record is not None:
+                return record
         if offset.__class__ is not int:
             check_whole("offset", offset, low=None)
         if max_records.__class__ is not int or max_records < 1:
@@ -533,6 +525,26 @@ class Partition(SharedLog):
                 return records
             records = self._read_now(records.next_offset, max_records, max_bytes, hides)
         return records
+
+    def _plain_at(self, offset: int) -> Records | None:
+        """Return a record of the commonest kind by a short way, 1.6 us where everything else takes
+        20; None where somebody has to look."""
+        log, published = self._log, self._published
+        if (
+            log is None
+            or offset < self._start
+            or (published is not None and offset >= published[2])
+            or self._refusal is not None
+            or self._is_read_only
+        ):
+            return None
+        found = log.record_at(offset)
+        if found is None:
+            return None
+        timestamp, key, value = found
+        # In C: a third of what Record(...) costs.
+        record = (self._name, self._index, offset, timestamp, key, value, ())
+        return Records.of_one(tuple.__new__(Record, record))
 
     def _read_now(
         self, offset: int, max_records: int, max_bytes: int, hides: Hides | None
@@ -568,6 +580,10 @@ class Partition(SharedLog):
 
     def read_all(self, offset: int, max_records: int) -> Records:
         """Return records as ``read`` does, those of aborted transactions too."""
+        if self._log is not None and self._log.end_offset == offset + 1:
+            record = self._plain_at(offset)  # the newest: what one waits for is
+            if record is not None:
+                return record
         return self._read_now(offset, max_records, NO_LIMIT, None)
 
     def read_committed(self, offset: int, max_records: int, stable_offset: int) -> Records:

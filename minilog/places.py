@@ -267,11 +267,14 @@ class Places:
             stops = [*self._stable_offsets([place.partition for _, place in ready])]
         found: list[Fetched] = []
         reached: dict[TopicPartition, int] = {}
+        drained: set[TopicPartition] = set()
         left = limit
         for quota in (max(limit // len(ready), 1), limit):  # a share each, then the rest
             for (tp, place), stop in zip(ready, stops):
                 if left <= 0:
                     break
+                if tp in drained:
+                    continue
                 try:
                     position = reached[tp] if tp in reached else self.position(tp)
                     bound = None if bounds is None else bounds[tp]
@@ -281,6 +284,8 @@ class Places:
                         raise
                     self._error = failure
                     return found
+                if len(records) < min(quota, left):
+                    drained.add(tp)
                 if records:
                     left -= len(records)
                     position = reached.get(tp, self.position(tp))

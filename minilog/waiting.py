@@ -24,12 +24,6 @@ class Announcer(Protocol):
     def remove_waiter(self, waiter: Any) -> None: ...
 
 
-def _leave(stack: ExitStack, waiter: Any, announcers: Iterable[Announcer]) -> None:
-    for announcer in announcers:
-        announcer.add_waiter(waiter)
-        stack.callback(announcer.remove_waiter, waiter)
-
-
 def wait_for_news(
     announcers: Iterable[Announcer],
     has_news: Callable[[], bool],
@@ -42,10 +36,16 @@ def wait_for_news(
     ``within`` so many seconds by the clock there is news at any rate."""
     waiter = threading.Lock()
     waiter.acquire()
-    with ExitStack() as stack:
-        _leave(stack, waiter, announcers)
+    left: list[Announcer] = []
+    try:  # what follows a wake-up is what a hand-over takes: no ExitStack here
+        for announcer in announcers:
+            left.append(announcer)
+            announcer.add_waiter(waiter)
         if not has_news():
             deadline.wait(waiter, LOOK_AGAIN_S if must_look else None, within)
+    finally:
+        for announcer in left:
+            announcer.remove_waiter(waiter)
 
 
 async def wait_for_news_async(
@@ -65,7 +65,9 @@ async def wait_for_news_async(
     if within is not None:
         left = within if left is None else min(left, within)
     with ExitStack() as stack:
-        _leave(stack, waiter, announcers)
+        for announcer in announcers:
+            stack.callback(announcer.remove_waiter, waiter)
+            announcer.add_waiter(waiter)
         subscribe = getattr(clock, "subscribe", None)
         if subscribe is not None:  # a clock that is turned by hand tells when it was
             subscribe(waiter.release)
