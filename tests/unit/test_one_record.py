@@ -13,30 +13,30 @@ from minilog import Broker, CorruptionError, OffsetOutOfRangeError, Partition, P
 COUNT = 3_000
 
 
-def one_size(partition: Partition) -> None:
+def one_size(broker: Broker, partition: Partition) -> None:
     for number in range(COUNT):
         partition.append(b"v" * 90, key=number.to_bytes(8, "big"))
 
 
-def many_sizes(partition: Partition) -> None:
+def many_sizes(broker: Broker, partition: Partition) -> None:
     for number in range(COUNT):
         partition.append(b"v" * (number % 70), key=None if number % 3 else b"k" * (number % 5))
 
 
-def all_kinds(partition: Partition) -> None:
+def all_kinds(broker: Broker, partition: Partition) -> None:
     for number in range(COUNT):
         headers = [("h", b"%d" % number)] if number % 5 == 0 else []
         value = None if number % 7 == 0 else b"v" * (number % 20)
         partition.append(value, key=b"k%d" % number, headers=headers, timestamp=number)
 
 
-def in_bulk(partition: Partition) -> None:
+def in_bulk(broker: Broker, partition: Partition) -> None:
     for start in range(0, COUNT, 1_000):
         keys = [number.to_bytes(8, "big") for number in range(start, start + 1_000)]
         partition.append_many([b"v" * 100] * 1_000, keys=keys)
 
 
-def in_bulk_of_many_sizes(partition: Partition) -> None:
+def in_bulk_of_many_sizes(broker: Broker, partition: Partition) -> None:
     for start in range(0, COUNT, 1_000):
         numbers = range(start, start + 1_000)
         values = [b"v" * (number % 90) for number in numbers]
@@ -44,7 +44,7 @@ def in_bulk_of_many_sizes(partition: Partition) -> None:
         partition.append_many(values, keys=keys, timestamps=numbers)
 
 
-def in_bulk_of_all_kinds(partition: Partition) -> None:
+def in_bulk_of_all_kinds(broker: Broker, partition: Partition) -> None:
     for start in range(0, COUNT, 1_000):
         numbers = range(start, start + 1_000)
         values = [b"v" * 100 if number % 3 else None for number in numbers]
@@ -52,8 +52,8 @@ def in_bulk_of_all_kinds(partition: Partition) -> None:
         partition.append_many(values, headers=headers)
 
 
-def mixed(partition: Partition) -> None:
-    producer = Producer(partition._host._owner)
+def mixed(broker: Broker, partition: Partition) -> None:
+    producer = Producer(broker)
     while partition.end_offset < COUNT:
         partition.append(b"v" * 50)
         partition.append_many([b"w" * 50] * 300)
@@ -62,7 +62,7 @@ def mixed(partition: Partition) -> None:
             transaction.send(partition.topic, b"y" * 50)
 
 
-FILLS: list[Callable[[Partition], None]] = [
+FILLS: list[Callable[[Broker, Partition], None]] = [
     one_size,
     many_sizes,
     all_kinds,
@@ -81,11 +81,11 @@ def written(partition: Partition) -> dict[int, Record]:
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("fill", FILLS, ids=lambda fill: fill.__name__)
 def test_every_record_is_found_by_its_offset_in_any_order(
-    tmp_path: Path, fill: Callable[[Partition], None], compression: str
+    tmp_path: Path, fill: Callable[[Broker, Partition], None], compression: str
 ) -> None:
     settings = {"segment_bytes": 100_000, "compression": compression}
     with Broker(tmp_path, sync="never") as broker:
-        fill(broker.create_topic("events", **settings)[0])
+        fill(broker, broker.create_topic("events", **settings)[0])
         for _ in range(2):  # while it is written, and after what readers remembered is gone
             partition = broker.topic("events")[0]
             expected = written(partition)
@@ -104,7 +104,7 @@ def test_every_record_is_found_by_its_offset_in_any_order(
 def test_what_is_read_alone_has_every_face_of_records(tmp_path: Path) -> None:
     with Broker(tmp_path, sync="never") as broker:
         partition = broker.create_topic("events")[0]
-        one_size(partition)
+        one_size(broker, partition)
         partition.read(7, max_records=1)  # from now on it is known how far apart they are
         records = partition.read(9, max_records=1)
         again = partition.read(9, max_records=2)[:1]
@@ -129,7 +129,7 @@ def test_records_that_were_deleted_are_out_of_range_though_they_are_remembered(
 ) -> None:
     with Broker(tmp_path, sync="never") as broker:
         partition = broker.create_topic("events")[0]
-        one_size(partition)
+        one_size(broker, partition)
         assert partition.read(5, max_records=1)[0].offset == 5
         partition.delete_before(10)
         with pytest.raises(OffsetOutOfRangeError):
@@ -143,7 +143,7 @@ def test_what_is_no_number_of_records_is_refused_also_where_one_would_be(
 ) -> None:
     with Broker(tmp_path, sync="never") as broker:
         partition = broker.create_topic("events")[0]
-        one_size(partition)
+        one_size(broker, partition)
         assert partition.read(5, max_records=1)[0].offset == 5
         with pytest.raises((TypeError, ValueError)):
             partition.read(5, max_records=wrong)  # type: ignore[arg-type]
@@ -153,11 +153,11 @@ def test_what_is_no_number_of_records_is_refused_also_where_one_would_be(
 
 @pytest.mark.parametrize("fill", [one_size, many_sizes], ids=lambda fill: fill.__name__)
 def test_a_bit_that_flips_in_a_record_is_met_at_its_next_read(
-    tmp_path: Path, fill: Callable[[Partition], None]
+    tmp_path: Path, fill: Callable[[Broker, Partition], None]
 ) -> None:
     with Broker(tmp_path, sync="never") as broker:
         partition = broker.create_topic("events")[0]
-        fill(partition)
+        fill(broker, partition)
         for offset in range(100, 110):
             partition.read(offset, max_records=1)
         (path,) = tmp_path.rglob("events*/**/*.log")
