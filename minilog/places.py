@@ -7,7 +7,7 @@ This module refuses to know subscriptions, waiting and threads: its caller holds
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from minilog.errors import (
@@ -96,7 +96,7 @@ class Places:
         self._value_deserializer = value_deserializer
         self._places: dict[TopicPartition, Place] = {}
         self._turn = 0
-        self._error: MinilogError | None = None
+        self._error: tuple[Place, Exception] | None = None
 
     def items(self) -> list[tuple[TopicPartition, Place]]:
         """Return the places with their names."""
@@ -252,11 +252,11 @@ class Places:
         """Return what there is at the positions, a fair share of each partition; none moves, but
         over what is not for readers where nothing else is before it.
 
-        An error of one partition waits until what the others gave was returned.
+        An error waits until what came before it, of any partition, was returned.
         """
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        waiting, self._error = self._error, None
+        if waiting is not None and not (waiting[0].is_given_up or waiting[0].is_paused):
+            raise waiting[1]
         ready = [(tp, place) for tp, place in self.running() if bounds is None or tp in bounds]
         if not ready:
             return []
@@ -282,26 +282,39 @@ class Places:
                 except MinilogError as failure:
                     if not found:
                         raise
-                    self._error = failure
+                    self._error = (place, failure)
                     return found
                 if len(records) < min(quota, left):
                     drained.add(tp)
                 if records:
                     left -= len(records)
                     position = reached.get(tp, self.position(tp))
-                    found += self._fetched(place, position, records)
+                    self._take(found, place, position, records)
+                    if self._error is not None:
+                        return found
                     reached[tp] = records.next_offset
                 elif tp not in reached:
                     place.step_over(records.next_offset)
         return found
 
-    def _fetched(self, place: Place, position: int, records: Records) -> Iterator[Fetched]:
-        *first, last = records.parts
-        for part in first:
-            following = part[2].offsets[-1] + 1
-            yield Fetched(place, position, following, self._deserialized(part))
-            position = following
-        yield Fetched(place, position, records.next_offset, self._deserialized(last))
+    def _take(self, found: list[Fetched], place: Place, position: int, records: Records) -> None:
+        """Add records of one partition to what was found, up to the first of which a deserializer
+        raises: that is told next, or now where nothing is before it."""
+        for part in records.parts:
+            offsets = part[2].offsets
+            given, error = self._deserialized(part)
+            if given is not None:
+                stop = offsets[-1] + 1 if error is None else offsets[len(given[2])]
+                if part is records.parts[-1] and error is None:
+                    stop = records.next_offset
+                found.append(Fetched(place, position, stop, given))
+                position = stop
+            if error is not None:
+                if not found:
+                    place.step_over(offsets[0])
+                    raise error
+                self._error = (place, error)
+                return
 
     def _read(
         self, place: Place, position: int, limit: int, bound: int | None, stop: int | None
@@ -320,15 +333,19 @@ class Places:
             return records
         return Records(records[: bisect_left(records.offsets, bound)].parts, bound)
 
-    def _deserialized(self, part: Part) -> Part:
+    def _deserialized(self, part: Part) -> tuple[Part | None, Exception | None]:
+        """Return the records before the first of which a deserializer raises, and that error."""
         if self._key_deserializer is None and self._value_deserializer is None:
-            return part
+            return part, None
         topic, partition, rows = part
-        return (
-            topic,
-            partition,
-            DeserializedRows(rows, self._key_deserializer, self._value_deserializer),
-        )
+        keys, key_error = _mapped(self._key_deserializer, rows.keys)
+        values, value_error = _mapped(self._value_deserializer, rows.values)
+        count = min(len(keys), len(values))
+        error = key_error if len(keys) == count and key_error is not None else value_error
+        if not count:
+            return None, error
+        given = rows if error is None else rows.cut(0, count)
+        return (topic, partition, DeserializedRows(given, keys[:count], values[:count])), error
 
 
 class DeserializedRows:
@@ -336,15 +353,10 @@ class DeserializedRows:
 
     __slots__ = ("_rows", "keys", "values")
 
-    def __init__(
-        self,
-        rows: Rows,
-        key_deserializer: Deserializer | None,
-        value_deserializer: Deserializer | None,
-    ) -> None:
+    def __init__(self, rows: Rows, keys: Any, values: Any) -> None:
         self._rows = rows
-        self.keys: Any = _mapped(key_deserializer, rows.keys)
-        self.values: Any = _mapped(value_deserializer, rows.values)
+        self.keys = keys
+        self.values = values
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -366,9 +378,8 @@ class DeserializedRows:
 
     def cut(self, start: int, stop: int) -> DeserializedRows:
         """Return the records from ``start`` to ``stop``."""
-        cut = DeserializedRows(self._rows.cut(start, stop), None, None)
-        cut.keys, cut.values = self.keys[start:stop], self.values[start:stop]
-        return cut
+        keys, values = self.keys[start:stop], self.values[start:stop]
+        return DeserializedRows(self._rows.cut(start, stop), keys, values)
 
 
 def _read_at(partition: Partition, position: int, limit: int, stop: int | None) -> Records:
@@ -377,7 +388,14 @@ def _read_at(partition: Partition, position: int, limit: int, stop: int | None) 
     return partition.read_committed(position, limit, stop)
 
 
-def _mapped(function: Deserializer | None, column: Any) -> Any:
+def _mapped(function: Deserializer | None, column: Any) -> tuple[Any, Exception | None]:
+    """Return what a function makes of a column, up to where it raises, and what it raised."""
     if function is None:
-        return column
-    return [None if item is None else function(item) for item in column]
+        return column, None
+    made: list[Any] = []
+    try:
+        for item in column:
+            made.append(None if item is None else function(item))
+    except Exception as error:
+        return made, error
+    return made, None
