@@ -194,9 +194,14 @@ class Broker(Waiters):
         try:
             return self.topic(name)
         except UnknownTopicError:
-            if not self._config.auto_create_topics or self._config.read_only:
+            if not self.makes_unknown_topics:
                 raise
         return self.create_topic(name, self._config.default_partitions, exist_ok=True)
+
+    @property
+    def makes_unknown_topics(self) -> bool:
+        """Whether a topic that is not there is made when it is used."""
+        return self._config.auto_create_topics and not self._config.read_only
 
     @property
     def topics(self) -> Mapping[str, Topic]:

@@ -105,10 +105,19 @@ class Ledger:
             return sorted(group for group, offsets in self._commits.groups.items() if offsets)
 
     def committed(self, group: str) -> Offsets:
-        """Return what a group has committed."""
+        """Return what a group has committed; what a transaction has committed with it is to be
+        seen then, too, although who ends that may wait for the disk still."""
         with self._lock:
             self._follow()
-            return dict(self._commits.groups.get(group, {}))
+            offsets = dict(self._commits.groups.get(group, {}))
+            decided = [number for number, is_commit in self._outcomes.decided.items() if is_commit]
+            end = self._position
+        if decided:
+            with contextlib.suppress(MinilogError):  # decided is decided: a reopening tells more
+                self.wait_until_kept(end)
+            for transaction in decided:
+                self.settle(transaction, is_commit=True)
+        return offsets
 
     def open_transactions(self) -> dict[int, Offsets]:
         """Return, by transaction that is open, where its records begin."""

@@ -212,7 +212,8 @@ class Partition(SharedLog):
             return None
         with self._lock:
             run = sequences.latest(identity.producer_id)
-            if run is None or identity.is_fenced or self._sequences is not sequences:
+            is_refused = identity.is_fenced or identity.is_in_transaction
+            if run is None or is_refused or self._sequences is not sequences:
                 return None
             first, start, count = run
             due = first + count
@@ -284,7 +285,10 @@ class Partition(SharedLog):
         identity = source.identity
         if identity is None:
             return Origin(transaction=source.transaction), None
-        identity.check()
+        if source is identity:
+            identity.check_alone()  # here: one may have begun since the producer looked
+        else:
+            identity.check()
         number = source.producer_id
         sequences = self._sequences or self.known_sequences(log)
         due = sequences.last(number) + 1

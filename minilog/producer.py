@@ -19,7 +19,6 @@ from minilog.coordinator import Commit
 from minilog.errors import (
     ClosedError,
     ConfigError,
-    TransactionError,
     UnknownPartitionError,
     UnknownTopicError,
 )
@@ -143,11 +142,9 @@ class Producer:
             raise ClosedError("the producer was closed")
         if identity is None:
             return
-        identity.check()
-        if identity.is_in_transaction and self._broker.transactions.is_busy(identity):
-            raise TransactionError(
-                f"producer {identity.name!r} is in a transaction: send with that, or end it"
-            )
+        if identity.is_in_transaction:
+            self._broker.transactions.is_busy(identity)  # its time may be over
+        identity.check_alone()
 
     def _send_numbered(
         self,
@@ -173,10 +170,18 @@ class Producer:
 
     def last_sequence(self, topic: str, partition: int) -> int | None:
         """Return the last sequence written to a partition, also by a producer of this name before
-        the log was opened; None if none. ConfigError without a ``producer_id``."""
+        the log was opened; None if none, also of a topic that the first ``send`` would make.
+        ConfigError without a ``producer_id``."""
         if self._identity is None:
             raise ConfigError("last_sequence() needs a producer with a producer_id")
         self._identity.check()
+        check_whole("partition", partition)
+        try:
+            self._broker.topic(topic)
+        except UnknownTopicError:
+            if self._broker.makes_unknown_topics:
+                return None
+            raise
         target = self._target(topic, None, partition, 0)
         return target.last_sequence(self._identity.producer_id)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from minilog.errors import FencedError
+from minilog.errors import FencedError, TransactionError
 
 
 class Source(Protocol):
@@ -55,4 +55,13 @@ class Identity:
         if self.is_fenced:
             raise FencedError(
                 f"another producer {self.name!r} was opened since; this one may write no more"
+            )
+
+    def check_alone(self) -> None:
+        """Raise FencedError, or TransactionError while it is in a transaction: what is sent beside
+        that would be numbered among its records."""
+        self.check()
+        if self.is_in_transaction:
+            raise TransactionError(
+                f"producer {self.name!r} is in a transaction: send with that, or end it"
             )

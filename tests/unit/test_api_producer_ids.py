@@ -19,6 +19,8 @@ from minilog import (
     RecordMetadata,
     SequenceGapError,
     TopicPartition,
+    UnknownPartitionError,
+    UnknownTopicError,
 )
 from minilog.testing import ManualClock
 
@@ -48,6 +50,19 @@ def test_sequences_count_from_0_in_each_partition(broker: Broker, importer: Prod
     other = Producer(broker, producer_id="other")
     assert other.last_sequence("t", 0) is None
     assert other.send("t", b"y", partition=0, sequence=0).offset == 3
+
+
+def test_asking_for_the_last_sequence_makes_no_topic() -> None:
+    with Broker(":memory:", auto_create_topics=True) as broker:
+        importer = Producer(broker, producer_id="importer")
+        assert importer.last_sequence("t", 0) is None
+        assert list(broker.topics) == []
+        assert importer.send("t", b"0", sequence=0).offset == 0
+        assert importer.last_sequence("t", 0) == 0
+        with pytest.raises(UnknownPartitionError):
+            importer.last_sequence("t", 1)
+    with Broker(":memory:") as broker, pytest.raises(UnknownTopicError):
+        Producer(broker, producer_id="importer").last_sequence("t", 0)
 
 
 def test_records_without_a_sequence_are_numbered_too(broker: Broker, importer: Producer) -> None:

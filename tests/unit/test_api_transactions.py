@@ -362,3 +362,46 @@ def test_what_a_record_has_is_kept(broker: Broker) -> None:
         (b"k", b"a", 6, ()),
         (b"k", None, 7, (("x", b""),)),
     ]
+
+
+@pytest.mark.parametrize("how", ["send", "send with headers", "send_many", "batch"])
+def test_a_named_producer_sends_nothing_beside_a_transaction_that_begins_meanwhile(
+    how: str,
+) -> None:
+    """Another thread began one between the look for it and the append. What was sent beside it
+    was numbered among its records; its abort took those numbers back, to be given out again."""
+    with Broker(":memory:") as broker:
+        broker.create_topic("t", 2)
+        begun: list[Any] = []
+        begins = False
+
+        def partitioner(key: bytes, count: int) -> int:
+            nonlocal begins
+            if begins:  # as another thread would
+                begins = False
+                begun.append(producer.transaction())
+                begun[0].send("t", b"within", partition=0)
+            return 0
+
+        producer = Producer(broker, producer_id="importer", partitioner=partitioner)
+        assert producer.send("t", b"before", key=b"k", sequence=0).offset == 0
+        batch = producer.batch()
+
+        def send() -> None:
+            if how == "send_many":
+                producer.send_many("t", [b"beside"], keys=[b"k"])
+            elif how == "batch":
+                batch.flush()
+            else:
+                headers = [("h", b"")] if how == "send with headers" else []
+                producer.send("t", b"beside", key=b"k", headers=headers)
+
+        begins = True
+        if how == "batch":
+            batch.send("t", b"beside", key=b"k")
+        with pytest.raises(TransactionError, match="is in a transaction"):
+            send()
+        begun[0].abort()
+        assert producer.last_sequence("t", 0) == 0
+        assert producer.send("t", b"after", key=b"k", sequence=1).offset == 3
+        assert [record.value for record in broker.topic("t")[0]] == [b"before", b"after"]

@@ -18,6 +18,7 @@ from minilog import (
     TransactionError,
     UnknownTopicError,
 )
+from minilog.ledger import Ledger
 from minilog.testing import ManualClock
 
 IN = TopicPartition("in", 0)
@@ -239,3 +240,31 @@ def test_committed_offsets_survive_reopening(log_path: Path, closes: bool) -> No
             broker.flush()
     with Broker(log_path) as broker:
         assert committed(broker) == {IN: 2}
+
+
+def test_offsets_are_never_seen_before_the_records_they_were_committed_with(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were while the record that commits both waited for the disk."""
+    whole = Ledger.wait_until_kept
+    looks: list[tuple[Any, list[bytes | None]]] = []
+
+    def look_and_wait(ledger: Ledger, end: int) -> None:
+        if not looks:
+            looks.append((None, []))  # looking waits here, too
+            offsets = committed(broker)
+            with Consumer(broker, "out", isolation="read_committed") as consumer:
+                looks[0] = (offsets, consumer.poll().values)
+        whole(ledger, end)
+
+    with Broker(log_path, sync="always") as broker:
+        broker.create_topic("in")[0].append(b"0")
+        broker.create_topic("out")
+        monkeypatch.setattr(Ledger, "wait_until_kept", look_and_wait)
+        with Producer(broker, producer_id="p").transaction() as tx:
+            tx.send("out", b"made of 0")
+            tx.commit_offsets({IN: 1}, group="g")
+        assert looks == [({IN: 1}, [b"made of 0"])]
+        assert committed(broker) == {IN: 1}
+        with Consumer(broker, "out", isolation="read_committed") as consumer:
+            assert consumer.poll().values == [b"made of 0"]
