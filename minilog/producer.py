@@ -127,7 +127,7 @@ class Producer:
             target = self._target(topic, key, partition, len(value) if value else 0)
             number = target.index
         if identity is None:
-            offset, stamp = target.append_stamped(value, key, headers, timestamp)
+            offset, stamp = target.append_any(value, key, headers, timestamp)
         else:
             offset, stamp = self._send_numbered(
                 target, identity, sequence, value, key, headers, timestamp
@@ -156,8 +156,14 @@ class Producer:
         headers: HeadersLike | None,
         timestamp: TimestampLike | None,
     ) -> tuple[int, int]:
-        if timestamp is None and not headers:
-            appended = target.append_numbered(identity, sequence, value, key)
+        if (
+            timestamp is None
+            and not headers
+            and value.__class__ is bytes
+            and (key.__class__ is bytes or key is target.no_key)
+            and target.is_plain
+        ):
+            appended = target.append_numbered(identity, sequence, key, value)
             if appended is not None:
                 return appended
         return target.append_from(identity, sequence, value, key, headers, timestamp)

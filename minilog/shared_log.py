@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from minilog.clock import Clock, Deadline, Waiters
+from minilog.clock import Clock, Deadline, Waiters, nanoseconds_of
 from minilog.config import MIB, TopicConfig
 from minilog.errors import (
     CorruptionError,
@@ -87,11 +87,12 @@ class SharedLog(Waiters):
         self._refusal: Callable[[], Exception] | None = None  # closed, forked or deleted
         self._failure: BaseException | None = None  # of a sync: nothing may be written any more
         self._has_written = False
-        self._is_plain = False  # the short path of append will do
+        self.is_plain = False  # the short path of append will do
         self._is_sync_always = host.is_sync_always
         self._now_ms = host.clock.now_ms
+        self._now_ns = nanoseconds_of(host.clock)
         self._sequences: Sequences | None = None  # of named producers, once one has come
-        self._no_key: object = None  # what stands for no key, where a record needs none
+        self.no_key: object = None  # what stands for no key, where a record needs none
         self._progress: CompactionProgress | None = None
         self._make_locks()
 
@@ -157,7 +158,7 @@ class SharedLog(Waiters):
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
-        self._is_plain = False
+        self.is_plain = False
 
     def _failure_text(self) -> str:
         return (
@@ -253,14 +254,14 @@ class SharedLog(Waiters):
         if self._log is not None:
             self._log.reconfigure(config)
         # The short path never appends as much as MIB at once, so larger limits need no look.
-        self._is_plain = (
+        self.is_plain = (
             self._log is not None
             and self._has_written
             and self._failure is None
             and config.timestamp_type == "create"
             and config.max_record_bytes >= MIB
         )
-        self._no_key = NEVER if config.is_compacted else None
+        self.no_key = NEVER if config.is_compacted else None
 
     def take_start(self, offset: int) -> None:
         """Take the first offset that is kept, as the topic has it."""
@@ -421,7 +422,7 @@ class SharedLog(Waiters):
         self._refusal = refusal  # first: a compaction that runs ends at its next step
         stable = self._stable_if_named()
         with self._cleaning, self._lock:
-            self._is_plain = False
+            self.is_plain = False
             self._wake()
             log = self._log
             if log is None:
@@ -490,7 +491,7 @@ class SharedLog(Waiters):
         """Refuse every later call, end every wait and let go of the files as they are."""
         self._refusal = refusal
         with self._cleaning, self._lock:
-            self._is_plain = False
+            self.is_plain = False
             self._wake()
             if self._log is not None:
                 self._log.unmap()
@@ -505,6 +506,6 @@ class SharedLog(Waiters):
         """Refuse every call in a child of fork; its locks are new, as others' owners are gone."""
         self._make_locks()
         self._refusal = refusal
-        self._is_plain = False
+        self.is_plain = False
         if self._log is not None:
             self._log.unmap()

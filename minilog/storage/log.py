@@ -109,9 +109,7 @@ class Log:
             self._open_live(segments, opening.mark)
         self._view = (_by_base(segments), segments[-1])
         self._ordered: tuple[object, tuple[int, ...], tuple[Segment, ...]] = (None, (), ())
-        # The tail segment's own short paths, so that an append is one call downstairs.
-        self.append_one = segments[-1].append_one
-        self.append_numbered = segments[-1].append_numbered
+        self.writing = segments[-1]  # what is appended to, for the short path
 
     @classmethod
     def create(cls, directory: Directory, identity: bytes, base_offset: int, now_ms: int) -> None:
@@ -321,8 +319,7 @@ class Log:
         if not segment.has_room(size):
             segment = self.roll(now_ms)
         segment.make_room(size, now_ms)
-        self.append_one = segment.append_one  # again: a roll may have been interrupted before
-        self.append_numbered = segment.append_numbered
+        self.writing = segment  # again: a roll may have been interrupted before
         return segment
 
     def roll(self, now_ms: int) -> Segment:
@@ -345,8 +342,7 @@ class Log:
         grown = segments.copy()
         grown[following.base_offset] = following
         self._view = (grown, following)
-        self.append_one = following.append_one
-        self.append_numbered = following.append_numbered
+        self.writing = following
         return following
 
     def reconfigure(self, config: TopicConfig) -> None:

@@ -23,7 +23,6 @@ from minilog.records import LATEST_TIMESTAMP
 from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.batch import Batch, encode_frame
-from minilog.storage.checksum import crc32c
 from minilog.storage.columns import ColumnsFrame, record_count
 from minilog.storage.files import (
     ZEROS,
@@ -92,10 +91,10 @@ class Segment:
         self._place = place
         self._epoch = epoch
         self._set_context()
-        self._limit = CLOSED  # where the short path must stop and somebody has to look
+        self.limit = CLOSED  # where the short path of append must stop and somebody has to look
         self._filled = 0  # pages up to here were touched
-        self._index_due = f.HEADER_SIZE
-        self._region: Region | None = None
+        self.index_due = f.HEADER_SIZE
+        self.mapped: Region | None = None  # taken away after the limit was
         self._file: File | None = None
         self._index: Index | None = None
         self.look: View | None = None  # the last view of it
@@ -207,8 +206,8 @@ class Segment:
     def freeze(self, position: int, next_offset: int) -> None:
         """Take this tail and never append here again: there is damage that must stay as it is."""
         self.largest_timestamp = LATEST_TIMESTAMP  # not known, so nothing may skip this segment
-        self._limit = CLOSED
-        self._region = None
+        self.limit = CLOSED
+        self.mapped = None
         self.tail = (position, next_offset)
         self.is_frozen = True
         self.is_sealed = True
@@ -238,7 +237,7 @@ class Segment:
         self.is_sealed = True
         if self.is_live:
             self.is_live = False
-            self._region = None  # by map from now on
+            self.mapped = None  # by map from now on
 
     def take_over(
         self, position: int, seal: f.Seal, cleaning: tuple[int, int], index: Index | None
@@ -296,9 +295,9 @@ class Segment:
 
     def region(self) -> Region:
         """Return the file's bytes for the one caller who may write them or opens the log."""
-        region = self._region
+        region = self.mapped
         if region is None:
-            region = self._region = self._mapped(self._map)
+            region = self.mapped = self._mapped(self._map)
         return region
 
     def _map(self) -> Region:
@@ -330,91 +329,19 @@ class Segment:
 
     def unmap(self) -> None:
         """Let go of maps and descriptors until the next use."""
-        self._limit = CLOSED
+        self.limit = CLOSED
         self.look = None
-        self._region = None
+        self.mapped = None
         self._file = None
         if self._index is not None:
             self._index.unmap()
 
     # ------------------------------------------------------------ append
 
-    def append_one(
-        self, key: bytes | None, value: bytes, timestamp: int, now_ms: int
-    ) -> int | None:
-        """Append one record without headers; None when somebody has to look first.
-
-        The short path: one pack, one checksum, one store, one assignment. No calls of our own.
-        """
-        position, offset = self.tail
-        if key is None:
-            size = len(value) + 40
-            frame = f.SHORT_PREFIX.pack(size, -1, offset, timestamp, self._context) + value
-        else:
-            size = len(key) + len(value) + 40
-            frame = (
-                f.SHORT_PREFIX.pack(size, len(key), offset, timestamp, self._context) + key + value
-            )
-        end = position + size
-        region = self._region
-        if end > self._limit or region is None:
-            return None
-        if timestamp > self.largest_timestamp:  # before the record is seen: too large is harmless
-            self.largest_timestamp = timestamp
-        self.last_append_ms = now_ms
-        try:
-            region[position:end] = frame + f.CRC.pack(crc32c(frame, self.seed ^ position))
-            self.tail = ((end + 7) & -8, offset + 1)
-        except BaseException as error:
-            self._settle(position, offset, error)
-            raise
-        return offset
-
-    def append_numbered(
-        self,
-        key: bytes | None,
-        value: bytes,
-        timestamp: int,
-        producer_id: int,
-        sequence: int,
-        producer_epoch: int,
-    ) -> int | None:
-        """Append one record of a named producer, as ``append_one`` does; it stands here again as
-        what they share would cost both a call."""
-        position, offset = self.tail
-        length = -1 if key is None else len(key)
-        size = len(value) + 64 + (0 if key is None else length)
-        end = position + size
-        region = self._region
-        if end > self._limit or region is None:
-            return None
-        frame = f.NUMBERED_PREFIX.pack(
-            size,
-            length,
-            offset,
-            timestamp,
-            self._numbered_context,
-            producer_id,
-            sequence,
-            producer_epoch,
-            0,
-        )
-        frame += value if key is None else key + value
-        if timestamp > self.largest_timestamp:
-            self.largest_timestamp = timestamp
-        self.last_append_ms = timestamp
-        try:
-            region[position:end] = frame + f.CRC.pack(crc32c(frame, self.seed ^ position))
-            self.tail = ((end + 7) & -8, offset + 1)
-        except BaseException as error:
-            self._settle(position, offset, error)
-            raise
-        return offset
-
     def _set_context(self) -> None:
         """Have the short paths write what is known now of the writer and of what is synced."""
-        self._context = f.context_of(self._epoch, self.durable)
-        self._numbered_context = f.context_of(self._epoch, self.durable, f.EXTENDED)
+        self.context = f.context_of(self._epoch, self.durable)
+        self.numbered_context = f.context_of(self._epoch, self.durable, f.EXTENDED)
 
     def append_frame(
         self, frame: bytes, position: int, next_offset: int, timestamp: int, now_ms: int
@@ -431,7 +358,7 @@ class Segment:
                 self.region()[position:end] = frame
             self.tail = (f.aligned(end), next_offset)
         except BaseException as error:
-            self._settle(position, offset, error)
+            self.settle(position, offset, error)
             raise
 
     def append_batch(
@@ -463,7 +390,7 @@ class Segment:
         frame += f.checksum(frame, self.seed, position)
         self.append_frame(frame, position, offset + 1, timestamp, now_ms)
 
-    def _settle(self, position: int, offset: int, error: BaseException) -> None:
+    def settle(self, position: int, offset: int, error: BaseException) -> None:
         """After an interrupt in the middle of an append: the frame is in if all of it is; after
         an error of the disk it never is, as the caller is told that nothing was appended."""
         if self.tail[0] != position:
@@ -502,15 +429,14 @@ class Segment:
         if position == f.HEADER_SIZE:
             self._began_ms = now_ms
         self._reserve(end + f.SEAL_SIZE)
-        if end > self._index_due:
-            self._add_index_entry(position, offset)
-            self._index_due = max(end, position + self._config.index_interval_bytes)
+        if end > self.index_due:
+            self.add_index_entry(position, offset, end)
         if end > self._filled and size < LARGE_WRITE and not self._place.is_write_through:
             self._touch(end)
         if self._place.is_write_through:
             self._filled = len(self.region())
         self._filled = max(end, self._filled)
-        self._limit = min(self._filled, max(self._index_due, end))
+        self.limit = self._filled
 
     def writable_file(self) -> File:
         """Return the file, open for writing."""
@@ -528,7 +454,7 @@ class Segment:
         size = max(needed, step)
         file = self.writable_file()
         file.reserve(size)
-        self._region = self._mapped_file(file, size)
+        self.mapped = self._mapped_file(file, size)
         self._file = file
         self.look = None
 
@@ -540,14 +466,15 @@ class Segment:
         self.writable_file().write(start, ZEROS[: stop - start])
         self._filled = stop
 
-    def _add_index_entry(self, position: int, offset: int) -> None:
-        if offset == self.base_offset:
-            return  # the start needs no entry
-        if self._index is None:
-            self.reindex()
-            assert self._index is not None
-        largest = max(self.largest_timestamp, 0)
-        self._index.append(offset - self.base_offset, position, largest)
+    def add_index_entry(self, position: int, offset: int, end: int) -> None:
+        """Add the entry that is due for a frame that will end at ``end``."""
+        if offset != self.base_offset:  # the start needs none
+            if self._index is None:
+                self.reindex()
+                assert self._index is not None
+            largest = max(self.largest_timestamp, 0)
+            self._index.append(offset - self.base_offset, position, largest)
+        self.index_due = max(end, position + self._config.index_interval_bytes)
 
     def seal(self) -> None:
         """End the segment for good: a last frame says what is in it, the reserve goes."""
@@ -589,8 +516,8 @@ class Segment:
     def _give_back(self, end: int) -> None:
         # The map goes first: nobody may store behind what the file still has.
         file = self.writable_file()
-        self._limit = CLOSED
-        self._region = None
+        self.limit = CLOSED
+        self.mapped = None
         self._filled = 0
         size = file.size()
         if size > end:
@@ -697,7 +624,7 @@ class Segment:
         Any thread may ask; what the writer maps is looked at where it is there, else the file is
         mapped anew, which the writer never sees.
         """
-        view, region = self.look, self._region
+        view, region = self.look, self.mapped
         if self._place.is_write_through:
             region = None  # reading by map is faster than through that
         is_mapped = region is not None and len(region) >= end
@@ -746,7 +673,7 @@ class Segment:
         self._index = index or Index(directory, self.name, self.seed)
         last = self._index.floor_below(LARGEST_FILE)
         last_position = f.HEADER_SIZE if last is None else last[1]
-        self._index_due = last_position + self._config.index_interval_bytes
+        self.index_due = last_position + self._config.index_interval_bytes
 
     def trusted_start(self, same_boot: bool, below: int = LARGEST_FILE) -> Start:
         """Return from where recovery must scan, looking at what lies ``below`` a position.
@@ -803,12 +730,12 @@ class Segment:
     def index_frames(self, index: Index, start: Start) -> None:
         """Add entries for the frames from ``start`` on, as appending them would have."""
         interval = self._config.index_interval_bytes
-        self._index_due = start.position + interval
+        self.index_due = start.position + interval
         largest = start.largest_timestamp
         frames = scan.walk(self.region(), start.position, start.offset, self.tail[0], self.seed)
         for position, prefix in frames:
             end = position + f.aligned(prefix.size)
-            if end > self._index_due and position > start.position:
+            if end > self.index_due and position > start.position:
                 index.append(prefix.offset - self.base_offset, position, max(largest, 0))
-                self._index_due = max(end, position + interval)
+                self.index_due = max(end, position + interval)
             largest = max(largest, prefix.timestamp)
