@@ -16,7 +16,9 @@ Floor plan, each room knowing only those above it:
     reading.py    reading a mapped segment: find, return records, find by time
     segment.py    one .log and its indexes: append, read, seal
     recovery.py   what opening does after a crash; torn told from corrupt
-    log.py        the segments of one partition
+    opening.py    which segments there are, and where the last of them ends
+    readable_log.py  reading across them
+    log.py        the segments of one partition: append, roll, drop, replace
     sequences.py  what named producers have written
     retention.py  which segments are old or too many
     runs.py       a sealed segment from its first record to its last
@@ -43,7 +45,9 @@ I8  Frames tile the offsets: one begins where the one before it ended.
 from minilog.storage.batch import Batch, encode_batch, too_large
 from minilog.storage.codecs import check_codec
 from minilog.storage.format import NOBODY, Origin, encode_headers
-from minilog.storage.log import End, Log, Opening
+from minilog.storage.log import Log
+from minilog.storage.opening import Opening
+from minilog.storage.readable_log import End
 from minilog.storage.recovery import CleanMark, Problem
 from minilog.storage.sequences import SNAPSHOT_FILE, Sequences
 

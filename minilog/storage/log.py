@@ -1,7 +1,8 @@
-"""The segments of one partition: open, append, roll, read, drop, sync.
+"""The segments of one partition: append, roll, sync, drop, replace, follow.
 
-One caller at a time appends, rolls, drops and closes (I1); anybody reads, without a lock. The
-segments and the one that is appended to are one tuple, swapped whole (I2).
+One caller at a time appends, rolls, drops and closes (I1); anybody reads, without a lock: that is
+``readable_log.py``'s, and ``opening.py`` says what was there at first. Whatever changes which
+segments there are swaps one tuple whole (I2).
 
 This module refuses to know who else reads or writes, what time it is, and whether anybody waits.
 """
@@ -9,70 +10,22 @@ This module refuses to know who else reads or writes, what time it is, and wheth
 from __future__ import annotations
 
 import contextlib
-import re
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import islice, pairwise, zip_longest
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from itertools import islice, pairwise
 
 from minilog.config import TopicConfig
-from minilog.errors import ConfigError, CorruptionError, SyncFailedError
-from minilog.records import LATEST_TIMESTAMP, Rows
+from minilog.errors import SyncFailedError
+from minilog.records import LATEST_TIMESTAMP
 from minilog.storage import format as f
 from minilog.storage.batch import Batch
 from minilog.storage.files import UNFINISHED, Directory, MapLimit
-from minilog.storage.index import Index
-from minilog.storage.reading import count_from, offset_at, read
-from minilog.storage.recovery import (
-    CleanMark,
-    Problem,
-    is_outdated,
-    look_behind_damage,
-    resume_clean,
-    resume_unclean,
-)
-from minilog.storage.segment import SEGMENT_FILE, Place, Segment, log_name
-from minilog.storage.singles import Budget
-from minilog.storage.view import Tail
-
-Hides = Callable[[int], bool]
-
-LOOKS = 3  # how often one who reads looks again when files went meanwhile
-INDEX_FILE = re.compile(r"[0-9]{20}" + UNFINISHED + r"?\.(time)?index")
-UNFINISHED_FILE = re.compile(r"[0-9]{20}\.log" + UNFINISHED)  # compaction was writing it
+from minilog.storage.opening import Opening, bases_in, open_segments
+from minilog.storage.readable_log import ReadableLog, by_base
+from minilog.storage.recovery import CleanMark
+from minilog.storage.segment import Place, Segment, log_name
 
 
-if TYPE_CHECKING:
-    from sortedcontainers import SortedDict
-
-
-class End(NamedTuple):
-    """How far a log may be read: segment, position in it, and one past the last offset."""
-
-    base_offset: int
-    position: int
-    next_offset: int
-
-
-class Opening(NamedTuple):
-    """How a log is opened.
-
-    ``mark`` is what a clean close left, None after a crash; ``same_boot`` says that the machine
-    has run on since the last writer; ``is_write_through`` that every append will be synced;
-    ``now_ms`` stands for the time of the last append where a crash has left it unknown. What
-    is below ``start_offset`` was deleted.
-    """
-
-    is_writable: bool = True
-    mark: CleanMark | None = None
-    same_boot: bool = False
-    is_write_through: bool = False
-    now_ms: int = 0
-    start_offset: int = 0
-
-
-class Log:
+class Log(ReadableLog):
     """One partition's records, in segments."""
 
     def __init__(
@@ -84,32 +37,19 @@ class Log:
         opening: Opening,
     ) -> None:
         self.directory = directory
-        self.problems: list[Problem] = []
         self._place = Place(
             directory, identity, maps, opening.is_writable, opening.is_write_through
         )
+        found = open_segments(self._place, config, opening)
+        super().__init__(found.segments, is_writable=opening.is_writable)
         self._config = config
-        self._epoch = 1
+        self._epoch = found.epoch
+        self._durable_base = found.durable_base
+        self._names_are_synced = found.names_are_synced
+        self.problems = found.problems
         self._superseded: list[int] = []  # replaced, and their files not unlinked yet
         self._dropped: list[Segment] = []  # dropped, likewise; oldest first
-        bases = self._bases()
-        if opening.is_writable:
-            bases = self._without_leftovers(bases, opening)
-        segments = [Segment(self._place, base, config, 0) for base in bases]
-        if not segments:
-            raise CorruptionError(
-                "the log's files are gone; restore them from a copy, or delete the topic",
-                path=directory.path,
-            )
-        self._durable_base = segments[-1].base_offset
-        self._names_are_synced = True
-        if opening.is_writable:
-            segments = self._recover(segments, opening)
-        else:
-            self._open_live(segments, opening.mark)
-        self._view = (_by_base(segments), segments[-1])
-        self._ordered: tuple[object, tuple[int, ...], tuple[Segment, ...]] = (None, (), ())
-        self.writing = segments[-1]  # what is appended to, for the short path
+        self.writing = found.segments[-1]  # what is appended to, for the short path
 
     @classmethod
     def create(cls, directory: Directory, identity: bytes, base_offset: int, now_ms: int) -> None:
@@ -137,103 +77,6 @@ class Log:
         stamp = directory.stamp(f"{log_name(mark.base_offset)}.log")
         return bool(stamp) and (mark.is_sealed or stamp[-1] == mark.position)
 
-    def _bases(self) -> list[int]:
-        matches = map(SEGMENT_FILE.fullmatch, self.directory.names())
-        return sorted(int(match[1]) for match in matches if match)
-
-    def _without_leftovers(self, bases: list[int], opening: Opening) -> list[int]:
-        """Remove what a crash left in the middle of a compaction or a deletion: a file half
-        written, segments that another was put for or that were dropped, indexes of none or by
-        halves. A crash may bring back any of those that were dropped, which is no gap."""
-        for name in filter(UNFINISHED_FILE.fullmatch, self.directory.names()):
-            self.directory.unlink(name)
-        if opening.mark is not None:
-            return bases
-        bases = self._without_superseded(bases, opening.start_offset)
-        indexes = filter(INDEX_FILE.fullmatch, self.directory.names())
-        halves = Counter(name.partition(".")[0] for name in indexes)
-        present = set(map(log_name, bases))
-        for stem, count in halves.items():
-            if count == 1 or stem not in present:
-                Index(self.directory, stem, 0).remove()
-        return bases
-
-    def _without_superseded(self, bases: list[int], start_offset: int) -> list[int]:
-        """Remove the segments whose records are in one that compaction has put for them, and
-        those that have none at or behind the start."""
-        kept: list[int] = []
-        due = 0
-        for base, following in zip(bases, [*bases[1:], None]):
-            segment = self._segment(base)
-            is_dropped = following is not None and following <= start_offset
-            if base < due or is_dropped:
-                segment.remove()
-                continue
-            kept.append(base)
-            if following is not None and segment.is_of_compaction() and segment.load_seal():
-                due = segment.next_offset
-        if len(kept) < len(bases):
-            self.directory.sync()  # a clean mark will vouch for what is left
-        return kept
-
-    def _recover(self, segments: list[Segment], opening: Opening) -> list[Segment]:
-        mark, last = opening.mark, segments[-1]
-        if mark is None or is_outdated(mark, last):
-            segments, epoch, problems, durable_base = resume_unclean(
-                segments, self.directory, opening.same_boot, mark
-            )
-            self.problems = problems
-            if not segments[-1].is_sealed:
-                segments[-1].last_append_ms = max(segments[-1].last_append_ms, opening.now_ms)
-            self._durable_base = durable_base
-            # After a kill, or where the boot is not known, they may be in the cache alone.
-            self._names_are_synced = False
-        else:
-            epoch = mark.epoch
-            if last.base_offset == mark.base_offset:
-                self.problems = resume_clean(last, mark, opening.same_boot)
-            else:
-                reason = f"segment {mark.base_offset} was there when it was closed and is gone"
-                last.freeze(last.file_size(), mark.next_offset)
-                self.problems = [Problem(last.path, 0, mark.base_offset, reason)]
-        self._epoch = min(epoch + 1, f.LARGEST_EPOCH)
-        for segment in segments:
-            segment.set_epoch(self._epoch)
-        return segments
-
-    def _open_live(self, segments: list[Segment], mark: CleanMark | None) -> None:
-        last = segments[-1]
-        last.is_live = True
-        if mark is not None and mark.base_offset == last.base_offset and not mark.is_sealed:
-            last.resume((mark.position, mark.next_offset), mark.largest_timestamp, 0)
-            if last.file_size() < mark.position:
-                last.freeze(last.file_size(), mark.next_offset)
-        elif mark is not None and mark.base_offset > last.base_offset:
-            last.is_live = False  # it was closed, and its last segments are gone
-            last.freeze(last.file_size(), mark.next_offset)
-        else:
-            last.skip_to_last_entry()
-            look_behind_damage(last)
-
-    # ------------------------------------------------------------ where it begins and ends
-
-    @property
-    def first_base(self) -> int:
-        """The base offset of the first segment."""
-        base: int = self._view[0].peekitem(0)[0]
-        return base
-
-    @property
-    def end_offset(self) -> int:
-        """One past the last offset."""
-        return self._view[1].tail[1]
-
-    def end(self) -> End:
-        """Return how far it may be read now."""
-        segment = self._view[1]
-        position, next_offset = segment.tail
-        return End(segment.base_offset, position, next_offset)
-
     @property
     def largest_timestamp(self) -> int:
         """The largest timestamp of the segment that is appended to."""
@@ -252,21 +95,6 @@ class Log:
     def has_some_to_drop(self, offset: int) -> bool:
         """Say whether there are segments that end at or before an offset, or files of such."""
         return bool(self._dropped) or len(list(islice(self._view[0].irange(None, offset), 2))) > 1
-
-    def segments(self) -> list[Segment]:
-        """Return the segments with what their seals say; the last is the one appended to."""
-        segments: list[Segment] = list(self._view[0].values())
-        for segment, following in pairwise(segments):
-            segment.open_sealed(following.base_offset)
-        return segments
-
-    def segments_from_first(self) -> Iterator[Segment]:
-        """Yield the same one by one: what is not asked for is not looked at."""
-        segments: list[Segment] = list(self._view[0].values())
-        for segment, following in pairwise(segments):
-            segment.open_sealed(following.base_offset)
-            yield segment
-        yield segments[-1]
 
     # ------------------------------------------------------------ append
 
@@ -395,154 +223,6 @@ class Log:
         for segment in self._view[0].values():
             segment.unmap()
 
-    # ------------------------------------------------------------ read
-
-    def read(
-        self,
-        offset: int,
-        end: End,
-        max_records: int,
-        max_bytes: int,
-        hides: Callable[[int], bool] | None = None,
-        looks: int = LOOKS,
-    ) -> tuple[list[Rows], int]:
-        """Return records from ``offset`` on, up to ``end``, and the offset to read on from, which
-        is beyond the last of them where what follows is gone, or not for readers.
-
-        The first record is returned in any case, if there is one. Records of transactions that it
-        ``hides`` are left out. ``offset`` is within the log and before its end. CorruptionError
-        when it is in damage, ConfigError when a package to decompress it is missing.
-        """
-        view = self._view
-        segments, tail = view
-        found: list[Rows] = []
-        try:
-            while offset < end.next_offset and max_records > 0:
-                if offset >= tail.base_offset:  # most reads are near the end: it is remembered
-                    segment, following = tail, None
-                else:
-                    segment, following = self._floor(segments, offset)
-                limit = self._limit(segment, following, end)
-                if offset >= limit[1] or offset < segment.base_offset:
-                    raise self._gap(segment, limit, following, offset)
-                budget = Budget(max_records, max_bytes, not found, hides)
-                rows, max_bytes, offset = read(segment.view(limit[0]), offset, limit, budget)
-                found += rows
-                max_records -= sum(map(len, rows))
-                if (offset < limit[1] and found) or max_bytes <= 0:
-                    break
-        except (CorruptionError, ConfigError, FileNotFoundError) as error:
-            # What is before it first; the next read meets it.
-            if not found:
-                if not looks or not self._has_moved_on(view, error):
-                    raise
-                return self.read(offset, end, max_records, max_bytes, hides, looks - 1)
-        return found, offset
-
-    def record_at(self, offset: int) -> tuple[int, bytes | None, bytes] | None:
-        """Return timestamp, key and value of one record within the log; None where ``read`` has to
-        look: what is not of the commonest kind, or in a place that nobody has read yet."""
-        segments, tail = self._view
-        if offset >= tail.base_offset:
-            view = tail.look if offset < tail.tail[1] else None
-        else:
-            ordered = self._ordered
-            if ordered[0] is not segments:  # bisecting tuples takes a tenth of asking the map
-                ordered = self._ordered = (segments, tuple(segments), tuple(segments.values()))
-            number = bisect_right(ordered[1], offset) - 1
-            view = ordered[2][number].look if number >= 0 else None
-        return None if view is None else view.record_at(offset)
-
-    def _has_moved_on(self, view: tuple[SortedDict, Segment], error: Exception) -> bool:
-        """Say whether what could not be read is perhaps no more: segments were dropped or
-        replaced since that look at the log, or are just being replaced."""
-        return self._view is not view or isinstance(error, FileNotFoundError)
-
-    @staticmethod
-    def _floor(segments: SortedDict, offset: int) -> tuple[Segment, int | None]:
-        """Return the segment that holds ``offset`` and the base of the one behind it."""
-        number = segments.bisect_right(offset)
-        segment: Segment = segments.peekitem(max(number - 1, 0))[1]
-        following = segments.peekitem(number)[0] if number < len(segments) else None
-        return segment, following
-
-    @staticmethod
-    def _limit(segment: Segment, following: int | None, end: End) -> Tail:
-        if segment.base_offset >= end.base_offset and not segment.is_cleaned:
-            return end.position, end.next_offset
-        if following is not None:
-            segment.open_sealed(following)
-        return segment.tail
-
-    @staticmethod
-    def _gap(segment: Segment, limit: Tail, following: int | None, offset: int) -> CorruptionError:
-        is_before = offset < segment.base_offset
-        return CorruptionError(
-            "the segments that held these records are gone; restore them from a copy, or read "
-            "on behind them",
-            path=segment.path,
-            position=0 if is_before else limit[0],
-            offset=offset if is_before else limit[1],
-            next_offset=segment.base_offset if is_before else following,
-        )
-
-    def offset_at(
-        self,
-        timestamp: int,
-        lowest: int,
-        end: End,
-        hides: Hides | None = None,
-        looks: int = LOOKS,
-    ) -> int | None:
-        """Return the first offset from ``lowest`` on whose timestamp is at least ``timestamp``,
-        of records of transactions that it ``hides`` none."""
-        view = self._view
-        try:
-            for segment, limit in self._from(view[0], lowest, end):
-                if segment.largest_timestamp >= timestamp:
-                    start = max(lowest, segment.base_offset)
-                    found = offset_at(segment.view(limit[0]), timestamp, start, limit, hides)
-                    if found is not None:
-                        return found
-        except (CorruptionError, FileNotFoundError) as error:
-            if not looks or not self._has_moved_on(view, error):
-                raise
-            return self.offset_at(timestamp, lowest, end, hides, looks - 1)
-        return None
-
-    def record_count(self, lowest: int, end: End, looks: int = LOOKS) -> int:
-        """Return how many records there are from ``lowest`` on to the end."""
-        view = self._view
-        count = 0
-        try:
-            for segment, limit in self._from(view[0], lowest, end):
-                start = max(lowest, segment.base_offset)
-                if segment.is_dense:
-                    count += limit[1] - start
-                elif start == segment.base_offset:
-                    count += segment.record_count
-                else:
-                    count += count_from(segment.view(limit[0]), start, limit)
-        except (CorruptionError, FileNotFoundError) as error:
-            if not looks or not self._has_moved_on(view, error):
-                raise
-            return self.record_count(lowest, end, looks - 1)
-        return count
-
-    def _from(self, segments: SortedDict, lowest: int, end: End) -> Iterator[tuple[Segment, Tail]]:
-        """Yield the segments that hold offsets from ``lowest`` on, and how far each is read."""
-        bases = list(segments.islice(max(segments.bisect_right(lowest) - 1, 0)))
-        for base, following in zip_longest(bases, bases[1:]):
-            limit = self._limit(segments[base], following, end)
-            if base > lowest and not self._place.is_writable:
-                # Another process may have put segments together since these were listed.
-                raise self._gap(segments[base], limit, following, lowest)
-            if limit[1] > lowest:
-                yield segments[base], limit
-                lowest = limit[1]
-            if base >= end.base_offset or lowest >= end.next_offset:
-                return
-
     # ------------------------------------------------------------ drop
 
     def leave_behind(self, offset: int, now_ms: int) -> None:
@@ -661,7 +341,7 @@ class Log:
         segments = self._view[0]
         bases = [lowest]
         if not lowest or not self._segment(lowest).exists():  # dropped, or not made yet
-            bases = [base for base in self._bases() if base >= lowest]
+            bases = [base for base in bases_in(self.directory) if base >= lowest]
         if not bases:
             return False
         taken = [self._segment(base) for base in bases]
@@ -669,7 +349,7 @@ class Log:
         if lowest != taken[-1].base_offset:
             taken[-1].skip_to_last_entry()
         known = [segments[base] for base in segments.irange(None, bases[0], (True, False))]
-        self._view = (_by_base([*known, *taken]), taken[-1])
+        self._view = (by_base([*known, *taken]), taken[-1])
         return True
 
     def _segment(self, base_offset: int) -> Segment:
@@ -679,30 +359,10 @@ class Log:
         """Take in the files as a writer in another process has them now: some it has unlinked,
         some replaced; what is mapped of those is let go."""
         tail = self._view[1]
-        bases = self._bases()
+        bases = bases_in(self.directory)
         if bases and bases[-1] == tail.base_offset:
             segments = [*map(self._segment, bases[:-1]), tail]
-            self._view = (_by_base(segments), tail)
+            self._view = (by_base(segments), tail)
         elif bases and bases[-1] > tail.base_offset:
             self._take_in(0)
         self.follow()
-
-    # ------------------------------------------------------------ invariants
-
-    def check(self) -> None:
-        """Assert that the segments tile the offsets and that the tail is the last of them."""
-        segments, tail = self._view
-        assert segments.peekitem(-1)[1] is tail, "the tail is not the last segment"
-        loaded = self.segments()
-        for segment, following in pairwise(loaded):
-            assert segment.is_sealed, f"{segment.path} is not sealed, and another follows"
-            assert segment.next_offset == following.base_offset, f"a gap after {segment.path}"
-        for segment in loaded:
-            segment.check()
-
-
-def _by_base(segments: list[Segment]) -> SortedDict:
-    """Return segments by their base offset."""
-    from sortedcontainers import SortedDict  # 5 ms, of the 30 that importing minilog may take
-
-    return SortedDict((segment.base_offset, segment) for segment in segments)

@@ -32,7 +32,7 @@ RECOVERY, INTERRUPTS, KILLS, SYNCS = "recovery", "interrupts", "kills", "sync fa
 
 LOG, SEGMENT, RECOVER = "storage/log.py", "storage/segment.py", "storage/recovery.py"
 INDEX, FILES, FORMAT = "storage/index.py", "storage/files.py", "storage/format.py"
-SCAN, READING = "storage/scan.py", "storage/reading.py"
+SCAN, READING, OPENING = "storage/scan.py", "storage/reading.py", "storage/opening.py"
 SHARED, BROKER, HOME = "shared_log.py", "broker.py", "home.py"
 TOPIC, GROUP_SYNC = "topic.py", "group_sync.py"
 
@@ -170,9 +170,9 @@ BUGS = [
         "a record acknowledged behind them is lost with them (2)",
         CRASH,
         (
-            LOG,
-            "            self._names_are_synced = False\n        else:\n            epoch",
-            "            self._names_are_synced = True\n        else:\n            epoch",
+            OPENING,
+            "        names_are_synced = False\n    else:\n        epoch",
+            "        names_are_synced = True\n    else:\n        epoch",
         ),
     ),
     bug(
@@ -349,7 +349,7 @@ BUGS = [
         "a deleted segment that comes back is a gap",
         "synced records behind it go to quarantine (2)",
         CRASH,
-        (LOG, "            if base < due or is_dropped:\n", "            if base < due:\n"),
+        (OPENING, "        if base < due or is_dropped:\n", "        if base < due:\n"),
     ),
     bug(
         "an index entry is handed out that is not below",
@@ -489,7 +489,7 @@ BUGS = [
         "the writer epoch is used again",
         "an offset names another record under the same epoch (9)",
         CRASH,
-        (LOG, "self._epoch = min(epoch + 1, f.LARGEST_EPOCH)", "self._epoch = max(epoch, 1)"),
+        (OPENING, "epoch = min(epoch + 1, f.LARGEST_EPOCH)", "epoch = max(epoch, 1)"),
     ),
     # ---------------------------------------------------------------- errors
     bug(
