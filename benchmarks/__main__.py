@@ -3,14 +3,15 @@
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.chart import MISSING, draw, is_drawable
 from benchmarks.data import SIZES
 from benchmarks.floors import measure_floors
 from benchmarks.machine import describe
-from benchmarks.peers import PEERS
-from benchmarks.report import Report, as_json, as_markdown, as_text
+from benchmarks.peers import PEERS, Minilog
+from benchmarks.report import Report, as_json, as_markdown
 from benchmarks.runner import run
 from benchmarks.workloads import WORKLOADS
 
@@ -20,18 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(given)
     with tempfile.TemporaryDirectory(prefix=".benchmarks-", dir=options.directory) as scratch:
         report = _measure(options, given, Path(scratch))
-    print(as_text(report))
-    for path, rendered in ((options.json, as_json), (options.markdown, as_markdown)):
-        if path:
-            path.write_text(rendered(report), encoding="utf-8")
+    print(as_markdown(report), end="")
+    if options.json:
+        options.json.write_text(as_json(report), encoding="utf-8")
+    if options.chart:
+        draw(report, options.chart)
 
 
 def _measure(options: argparse.Namespace, given: list[str], directory: Path) -> Report:
     scale = SIZES[options.size]
     rounds = options.rounds or scale.rounds
-    installed = [peer for peer in PEERS if peer.version() is not None]
+    wanted = [peer for peer in PEERS if peer is Minilog or peer.name in options.peers]
+    installed = [peer for peer in wanted if peer.version() is not None]
     chosen = [work for work in WORKLOADS if work.name in options.only]
-    floors = measure_floors(directory, rounds)
+    floors = measure_floors(directory, scale, rounds)
     outcomes = run(chosen, installed, directory, scale, rounds, _progress)
     return Report(
         command=" ".join(["python -m benchmarks", *given]),
@@ -39,7 +42,7 @@ def _measure(options: argparse.Namespace, given: list[str], directory: Path) -> 
         rounds=rounds,
         machine=describe(directory),
         peers=installed,
-        absent=[peer for peer in PEERS if peer not in installed],
+        absent=[peer for peer in wanted if peer not in installed],
         floors=floors,
         outcomes=outcomes,
         not_here=[work for work in chosen if work.not_here],
@@ -53,14 +56,28 @@ def _progress(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="minilog beside sqlite3, lmdb and a plain file; asserts no speed.",
+        description="minilog beside what one would use instead, as Markdown; asserts no speed.",
     )
     parser.add_argument(
-        "--size", choices=SIZES, default="small", help="how many records; full is a million"
+        "--size",
+        choices=SIZES,
+        default="full",
+        help="how many records: tiny takes seconds, small minutes, full is a million (default)",
     )
     parser.add_argument("--rounds", type=_rounds, help="medians are of so many (at least 1)")
+    works = sorted({work.name for work in WORKLOADS}, key=lambda name: int(name[1:]))
     parser.add_argument(
-        "--only", type=_workload_names, default=_names(), help="w1,w3: these workloads alone"
+        "--only",
+        type=_names("workload", works),
+        default=works,
+        help="w1,w3: these workloads alone",
+    )
+    peers = [peer.name for peer in PEERS]
+    parser.add_argument(
+        "--peers",
+        type=_names("peer", peers),
+        default=peers,
+        help=f"minilog and these alone, of {', '.join(peers[1:])}",
     )
     parser.add_argument(
         "--directory",
@@ -69,12 +86,10 @@ def _parser() -> argparse.ArgumentParser:
         help="where the logs are written, on a real disk; default: here, and removed again",
     )
     parser.add_argument("--json", type=Path, help="write every round's figures to this file")
-    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument(
+        "--chart", type=_drawable, help="draw ratios to the best peer into this .png (matplotlib)"
+    )
     return parser
-
-
-def _names() -> list[str]:
-    return sorted({work.name for work in WORKLOADS})
 
 
 def _rounds(text: str) -> int:
@@ -83,13 +98,24 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
-def _workload_names(text: str) -> list[str]:
-    chosen = text.split(",")
-    unknown = sorted(set(chosen) - set(_names()))
-    if unknown:
-        known = ", ".join(_names())
-        raise argparse.ArgumentTypeError(f"no workload {', '.join(unknown)}; there are {known}")
+def _names(kind: str, known: Sequence[str]) -> Callable[[str], list[str]]:
+    def chosen(text: str) -> list[str]:
+        names = text.split(",")
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"no {kind} {', '.join(unknown)}; there are {', '.join(known)}"
+            )
+        return names
+
     return chosen
+
+
+def _drawable(text: str) -> Path:
+    """Said before hours of measuring, not after."""
+    if not is_drawable():
+        raise argparse.ArgumentTypeError(MISSING)
+    return Path(text)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from time import perf_counter
 from timeit import Timer
 from typing import Any
 
+from benchmarks.data import Scale
 from benchmarks.machine import optional
-from benchmarks.peers.by_hand import fdatasync
+from benchmarks.measures import hand_over
+from benchmarks.peers.by_hand import BareCondition, fdatasync
 from benchmarks.runner import Sample
 
 crc32c = getattr(optional("crc32c"), "crc32c", None)
@@ -33,7 +35,7 @@ STATEMENTS = {
 }
 
 
-def measure_floors(directory: Path, rounds: int) -> dict[str, Sample | None]:
+def measure_floors(directory: Path, scale: Scale, rounds: int) -> dict[str, Sample | None]:
     """Nanoseconds by name; None for what is not installed."""
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         names = _namespace(Path(scratch))
@@ -48,6 +50,9 @@ def measure_floors(directory: Path, rounds: int) -> dict[str, Sample | None]:
             ("write + fdatasync, written file", True),
         ):
             floors[label] = _repeat(rounds, _sync_ns, Path(scratch) / "synced", is_written)
+        floors["hand-over by a bare Condition"] = _repeat(
+            rounds, _hand_over_ns, Path(scratch), scale
+        )
     return {label: floors.get(label) for label in [*STATEMENTS, *floors]}
 
 
@@ -77,6 +82,10 @@ def _statement_ns(statement: str, names: dict[str, Any]) -> float:
     seconds = Timer(statement, globals=names).timeit(TIMED_CALLS)
     empty = Timer("pass", globals=names).timeit(TIMED_CALLS)
     return max(seconds - empty, 0.0) / TIMED_CALLS * 1e9
+
+
+def _hand_over_ns(directory: Path, scale: Scale) -> float:
+    return hand_over(BareCondition, directory, scale, verb="hand_over_ends")["p50"] * 1e3
 
 
 def _sync_ns(path: Path, is_written: bool) -> float:

@@ -27,6 +27,18 @@ def optional(module: str) -> Any:
         return None
 
 
+class Lazily:
+    """A module, imported when something of it is asked for: some take longer than a tiny run."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(import_module(self._module), name)
+        setattr(self, name, found)
+        return found
+
+
 def _processor() -> str:
     return _found(Path("/proc/cpuinfo"), r"^model name\s*:\s*(.+)$") or platform.machine()
 

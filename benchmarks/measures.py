@@ -7,7 +7,7 @@ A log that is read was closed and opened again first, so nothing is known of it 
 
 import gc
 import os
-import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +19,8 @@ from threading import Barrier, Semaphore
 from time import perf_counter, sleep
 from typing import Any, TypeVar
 
+from benchmarks.contents import WrongResult, check_contents, check_read, check_reads, kept_prefix
+from benchmarks.crash_image import copy_sparse
 from benchmarks.data import LARGE, SMALL, Dataset, Kind, Scale, dataset, random_offsets
 from benchmarks.peers import Peer, Sync
 
@@ -27,19 +29,16 @@ Measure = Callable[..., Figures]
 Result = TypeVar("Result")
 
 UNFLUSHED_TAIL = 1_000  # records appended singly between the last flush and a crash
+KILLED_AFTER = 10_000  # records appended singly
 HAND_OVER_PAUSE = 0.0005  # seconds for the consumer to fall asleep
 REPOSITORY = Path(__file__).parents[1]
-
-
-class WrongResult(Exception):
-    """A peer did not do the work it was timed for."""
 
 
 def write_singly(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> Figures:
     data = dataset(scale.records, SMALL)
     with _opened(peer, directory) as log:
-        seconds, _ = _timed(getattr(log, verb), data)
-        _check_contents(log, data)
+        seconds, _ = _timed(scale, getattr(log, verb), data)
+        check_contents(log, data)
     return _rates(data, seconds)
 
 
@@ -49,8 +48,8 @@ def write_batches(
     data = _data(scale, kind)
     batches = data.batches()
     with _opened(peer, directory) as log:
-        seconds, _ = _timed(getattr(log, verb), batches)
-        _check_contents(log, data)
+        seconds, _ = _timed(scale, getattr(log, verb), batches)
+        check_contents(log, data)
     return _rates(data, seconds)
 
 
@@ -60,8 +59,8 @@ def write_transactions(
     data = dataset(min(scale.records, size * scale.reads), SMALL)
     batches = [data.between(start, start + size) for start in range(0, len(data), size)]
     with _opened(peer, directory) as log:
-        seconds, _ = _timed(getattr(log, verb), batches)
-        _check_contents(log, data)
+        seconds, _ = _timed(scale, getattr(log, verb), batches)
+        check_contents(log, data)
     return _rates(data, seconds)
 
 
@@ -78,13 +77,13 @@ def write_durably(
             getattr(log, verb)(hand)
 
         writers = [pool.submit(append, hand) for hand in hands]
-        _settle()
+        _settle(scale)
         start.wait()
         started = perf_counter()
         for writer in writers:
             writer.result()
         seconds = perf_counter() - started
-        _check_contents(log, data, is_ordered=threads == 1)
+        check_contents(log, data, is_ordered=threads == 1)
     return _rates(data, seconds)
 
 
@@ -92,11 +91,11 @@ def read_all(
     peer: type[Peer], directory: Path, scale: Scale, *, verb: str, fill: str, kind: Kind
 ) -> Figures:
     data = _data(scale, kind)
-    _fill(peer, directory, data, fill)
-    with _opened(peer, directory) as log:
-        seconds, last = _timed(_exhaust, getattr(log, verb)())
-        if data.values[-1] not in last or log.count() != len(data):
-            raise WrongResult(f"{peer.name}.{verb} did not read everything")
+    with _filled(peer, directory, data, fill) as log:
+        seconds, _ = _timed(scale, _exhaust, getattr(log, verb)())
+        if peer.is_used_up:
+            _write(log, data, fill)
+        check_read(log, getattr(log, verb)(), data)
     return _rates(data, seconds)
 
 
@@ -105,11 +104,9 @@ def read_at_random(
 ) -> Figures:
     data = dataset(scale.records, SMALL)
     offsets = random_offsets(scale.reads, scale.records)
-    _fill(peer, directory, data, fill)
-    with _opened(peer, directory) as log:
-        seconds, last = _timed(getattr(log, verb), offsets)
-    if data.values[offsets[-1]] not in last:
-        raise WrongResult(f"{peer.name}.{verb} read another record")
+    with _filled(peer, directory, data, fill) as log:
+        seconds, _ = _timed(scale, getattr(log, verb), offsets)
+        check_reads(log, getattr(log, verb), offsets, data)
     return {"rate": len(offsets) / seconds}
 
 
@@ -123,13 +120,15 @@ def open_and_read_last(
     with _opened(peer, clean) as log:
         tail = min(UNFLUSHED_TAIL, len(data) // 2)
         log.append_batches(data.between(0, -tail).batches())
-        log.flush()
+        if hasattr(log, "flush"):
+            log.flush()
         log.append_singly(data.between(-tail))
         if image == "crashed":
-            _copy_sparse(clean, crashed)
+            copy_sparse(clean, crashed)
     # A crash is recovered from by the first to open what it left; a clean log opens alike again.
     opens = 1 if image == "crashed" else scale.opens
-    return {"open": median(_open_ms(peer, directory / image, data, verb) for _ in range(opens))}
+    path = directory / image
+    return {"open": median(_open_ms(peer, path, scale, data, verb) for _ in range(opens))}
 
 
 def hand_over(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> Figures:
@@ -147,7 +146,7 @@ def hand_over(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> 
                 take()
                 taken.append(perf_counter())
 
-        _settle()
+        _settle(scale)
         consumer = pool.submit(consume)
         for key, value in zip(data.keys, data.values, strict=True):
             if not asleep.acquire(timeout=30):
@@ -164,7 +163,7 @@ def pass_through_group(peer: type[Peer], directory: Path, scale: Scale, *, verb:
     """Records a second from producers to a group's consumers, and how long a batch took, in ms."""
     data = dataset(scale.records, SMALL)
     with _opened(peer, directory) as log:
-        seconds, latencies = _timed(getattr(log, verb), data)
+        seconds, latencies = _timed(scale, getattr(log, verb), data)
     if len(latencies) < 2:
         raise WrongResult(f"{peer.name} polled {len(latencies)} times")
     rate = len(data.values) / seconds
@@ -175,21 +174,37 @@ def memory_while_reading(
     peer: type[Peer], directory: Path, scale: Scale, *, verb: str, fill: str
 ) -> Figures:
     """MiB of anonymous memory gained by reading everything, in a process that only reads."""
-    _fill(peer, directory, dataset(scale.records, SMALL), fill)
-    command = [sys.executable, "-m", "benchmarks.memory", peer.name, verb, str(directory)]
-    child = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    with _opened(peer, directory) as log:
+        _write(log, dataset(scale.records, SMALL), fill)
+    child = _child("benchmarks.memory", peer.name, verb, str(directory))
+    if child.returncode:
+        raise WrongResult(f"{peer.name} could not be read in a process: {child.stderr[-200:]}")
     return {"memory": int(child.stdout) / 2**20}
 
 
 def disk_per_record(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> Figures:
     """Bytes that the file system has given to the directory, after a clean close."""
-    _fill(peer, directory, dataset(scale.records, SMALL), verb)
-    _settle()
+    data = dataset(scale.records, SMALL)
+    with _opened(peer, directory) as log:
+        _write(log, data, verb)
+    _settle(scale)
     files = (path.stat() for path in directory.rglob("*") if path.is_file())
     size = sum(
         stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size for stat in files
     )
-    return {"disk": size / scale.records}
+    with _opened(peer, directory) as log:
+        check_contents(log, data)
+    return {"disk": size / len(data)}
+
+
+def survive_kill(peer: type[Peer], directory: Path, scale: Scale, *, verb: str) -> Figures:
+    """Percent of the records that are there, in order, after kill -9 of who had appended them."""
+    data = dataset(min(scale.records, KILLED_AFTER), SMALL)
+    child = _child("benchmarks.killed", peer.name, verb, str(directory), str(len(data)))
+    if child.returncode != -signal.SIGKILL:
+        raise WrongResult(f"{peer.name} was not killed: {child.stderr[-200:]}")
+    with _opened(peer, directory) as log:
+        return {"kept": kept_prefix(log, data) / len(data) * 100}
 
 
 def _data(scale: Scale, kind: Kind) -> Dataset:
@@ -205,39 +220,45 @@ def _opened(peer: type[Peer], directory: Path, *, sync: Sync = "never") -> Itera
         log.close()
 
 
-def _fill(peer: type[Peer], directory: Path, data: Dataset, verb: str) -> None:
-    with _opened(peer, directory) as log:
-        if verb == "append_batches":
-            log.append_batches(data.batches())
-        else:
-            log.append_singly(data)
-        _check_contents(log, data)
+def _write(log: Any, data: Dataset, verb: str) -> None:
+    getattr(log, verb)(data.batches() if verb == "append_batches" else data)
 
 
-def _check_contents(log: Peer, data: Dataset, *, is_ordered: bool = True) -> None:
-    if log.count() != len(data):
-        raise WrongResult(f"{log.name} holds {log.count()} records instead of {len(data)}")
-    if is_ordered and log.last()[1] != data.values[-1]:
-        raise WrongResult(f"{log.name} gives back another last record than was written")
+@contextmanager
+def _filled(peer: type[Peer], directory: Path, data: Dataset, verb: str) -> Iterator[Any]:
+    """A log with everything in it, closed and opened again where it keeps what it has."""
+    log = peer(directory)
+    try:
+        _write(log, data, verb)
+        if peer.is_persistent:
+            log.close()
+            log = peer(directory)
+        yield log
+    finally:
+        log.close()
 
 
-def _settle() -> None:
+def _child(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def _settle(scale: Scale) -> None:
     gc.collect()
-    if hasattr(os, "sync"):
+    if scale.is_settled and hasattr(os, "sync"):
         os.sync()
 
 
-def _timed(function: Callable[..., Result], argument: Any) -> tuple[float, Result]:
-    _settle()
+def _timed(scale: Scale, function: Callable[..., Result], argument: Any) -> tuple[float, Result]:
+    _settle(scale)
     started = perf_counter()
     result = function(argument)
     return perf_counter() - started, result
 
 
-def _exhaust(records: Iterable[Any]) -> Any:
-    for record in records:  # noqa: B007 (a user's loop; the last one is looked at after it)
+def _exhaust(records: Iterable[Any]) -> None:
+    for _ in records:  # a user's loop
         pass
-    return record
 
 
 def _rates(data: Dataset, seconds: float) -> Figures:
@@ -247,8 +268,8 @@ def _rates(data: Dataset, seconds: float) -> Figures:
     }
 
 
-def _open_ms(peer: type[Peer], directory: Path, data: Dataset, verb: str) -> float:
-    _settle()
+def _open_ms(peer: type[Peer], directory: Path, scale: Scale, data: Dataset, verb: str) -> float:
+    _settle(scale)
     started = perf_counter()
     log = peer(directory, sync="interval")
     _, value = getattr(log, verb)()
@@ -257,33 +278,3 @@ def _open_ms(peer: type[Peer], directory: Path, data: Dataset, verb: str) -> flo
     if value != data.values[-1]:
         raise WrongResult(f"{peer.name} lost the end of a log")
     return seconds * 1e3
-
-
-def _copy_sparse(source: Path, target: Path) -> None:
-    """A directory as a crash would leave it, with its holes: an lmdb file is mostly one."""
-    for path in source.rglob("*"):
-        copy = target / path.relative_to(source)
-        if path.is_dir():
-            copy.mkdir(parents=True)
-            continue
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "rb") as original, open(copy, "wb") as image:
-            if hasattr(os, "SEEK_DATA"):
-                _copy_extents(original.fileno(), image.fileno())
-            else:
-                shutil.copyfileobj(original, image)
-
-
-def _copy_extents(source: int, target: int) -> None:
-    end = os.fstat(source).st_size
-    os.truncate(target, end)
-    position = 0
-    while position < end:
-        try:
-            position = os.lseek(source, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: only a hole is left
-            break
-        hole = os.lseek(source, position, os.SEEK_HOLE)
-        while position < hole:
-            copied = os.pread(source, min(1 << 20, hole - position), position)
-            position += os.pwrite(target, copied, position)

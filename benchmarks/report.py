@@ -1,23 +1,25 @@
-"""The figures as a table for a terminal, as Markdown and as JSON.
+"""A run as Markdown and as JSON: minilog beside its targets, everybody beside one another, floors.
 
-A cell is the median and, in brackets, the lowest and highest of the rounds. Measures nothing.
+Measures nothing.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
 from typing import Any
 
-from benchmarks.peers import Peer
-from benchmarks.runner import Outcome, Sample
+from benchmarks.peers import Minilog, Peer
+from benchmarks.runner import KEEPS_DATA, Outcome, Sample
+from benchmarks.tables import NOTHING, cell, markdown_table, three_digits
 from benchmarks.workloads import Metric, Target, Workload
 
-NOTHING = "-"
 NOTES = (
-    "Each figure: median (lowest-highest). Of ms, us, MiB and B less is better; of the rest, more.",
-    "Ratio: minilog's figure over the base's, within each round; then the median of the rounds.",
-    "Values of 100 bytes and keys of 8, unless said.",
+    "Each figure: median (lowest-highest of the rounds). Of ms, us, MiB and B less is better; of "
+    "the rest, more.",
+    "Ratio: minilog's figure over the base's within each round, then the median of the rounds.",
+    "Best peer: the best of those that keep data, and how many times as good minilog is.",
+    "Values of 100 bytes and keys of 8, unless said. What was read back was compared with what was "
+    "written, outside the time.",
 )
 
 
@@ -33,40 +35,58 @@ class Report:
     outcomes: Sequence[Outcome]
     not_here: Sequence[Workload]
 
-    def header(self) -> list[str]:
-        return ["work", "unit", *(peer.name for peer in self.peers), "ratio", "target", "met"]
-
-    def rows(self, name: Callable[[Outcome], str]) -> Iterable[list[str]]:
+    def target_rows(self) -> Iterable[list[str]]:
         for outcome in self.outcomes:
-            samples = (outcome.samples.get(peer.name) for peer in self.peers)
+            base = outcome.workload.base
             yield [
-                name(outcome),
+                full_name(outcome),
                 outcome.metric.unit,
-                *(_cell(sample) for sample in samples),
+                cell(outcome.samples.get(Minilog.name)),
+                _best(outcome),
                 _ratio(outcome),
-                _target(outcome.row.target, outcome.metric, outcome.workload.base),
+                _target(outcome.row.target, outcome.metric, base),
                 {None: NOTHING, True: "yes", False: "no"}[outcome.is_target_met],
             ]
 
+    def peer_rows(self) -> Iterable[list[str]]:
+        for outcome in self.outcomes:
+            yield [full_name(outcome), outcome.metric.unit, *self._peer_cells(outcome)]
+
+    def _peer_cells(self, outcome: Outcome) -> Iterable[str]:
+        for peer in self.peers:
+            failure = outcome.failures.get(peer.name)
+            shown = failure.partition(":")[0].upper() if failure else None
+            yield shown or cell(outcome.samples.get(peer.name))
+
+    def failure_rows(self) -> list[list[str]]:
+        reasons = {
+            (f"{outcome.workload.name} {outcome.workload.title}", name, failure): None
+            for outcome in self.outcomes
+            for name, failure in outcome.failures.items()
+        }
+        return [list(reason) for reason in reasons]
+
     def floor_rows(self) -> Iterable[list[str]]:
         for label, sample in self.floors.items():
-            yield [label, f"{_cell(sample, '{:,.0f}'.format)} ns" if sample else "not installed"]
+            yield [label, f"{cell(sample, '{:,.0f}'.format)} ns" if sample else "not installed"]
 
     def facts(self) -> list[list[str]]:
         """What the figures hold for."""
         facts = [[name, text] for name, text in self.machine.items()]
-        facts += [[peer.name, str(peer.version())] for peer in self.peers]
-        facts += [[peer.name, "absent: not installed"] for peer in self.absent]
         facts += [[f"{work.name} {work.title}", work.not_here] for work in self.not_here]
         return [*facts, ["size", f"{self.size}, {self.rounds} rounds"], ["command", self.command]]
 
-    def meanings(self) -> list[list[str]]:
-        return [[peer.name, peer.meaning] for peer in self.peers]
+    def meaning_rows(self) -> Iterable[list[str]]:
+        for peer in self.peers:
+            most = f" At most {peer.most_records:,} records here." if peer.most_records else ""
+            yield [peer.name, str(peer.version()), peer.meaning + most]
+        for peer in self.absent:
+            yield [peer.name, f"absent: pip install {peer.package}", peer.meaning]
 
     def verdict(self, base: str = "lmdb") -> str:
         """The best and the worst ratio to one peer, each as "times as good"."""
         ranked = sorted(
-            (outcome.advantage, _full_name(outcome))
+            (outcome.advantage, full_name(outcome))
             for outcome in self.outcomes
             if outcome.workload.base == base and outcome.advantage is not None
         )
@@ -79,35 +99,21 @@ class Report:
         )
 
 
-def as_text(report: Report) -> str:
-    return "\n".join(
-        [
-            *_table(report),
-            "",
-            *NOTES,
-            "",
-            "What an append means:",
-            *_columns(report.meanings(), indent="  "),
-            "",
-            "What the machine asks for the least of things:",
-            *_columns(report.floor_rows(), indent="  "),
-            "",
-            *_columns(report.facts()),
-            "",
-            report.verdict(),
-        ]
-    )
-
-
 def as_markdown(report: Report) -> str:
+    target_header = ["work", "unit", "minilog", "best peer", "ratio", "target", "met"]
+    peer_header = ["work", "unit", *(peer.name for peer in report.peers)]
     blocks = [
-        _markdown_table(report.header(), report.rows(_full_name)),
+        markdown_table(target_header, report.target_rows()),
         " ".join(NOTES),
-        _markdown_table(["peer", "what its append means"], report.meanings()),
-        _markdown_table(["floor", "cost"], report.floor_rows()),
-        _markdown_table(["of", "this run"], report.facts()),
+        markdown_table(peer_header, report.peer_rows()),
+        markdown_table(["peer", "version", "what its append means"], report.meaning_rows()),
+        markdown_table(["floor of this machine", "cost"], report.floor_rows()),
+        markdown_table(["of", "this run"], report.facts()),
         report.verdict(),
     ]
+    failures = report.failure_rows()
+    if failures:
+        blocks.insert(3, markdown_table(["work", "peer", "why it has no figure"], failures))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -126,23 +132,17 @@ def as_json(report: Report) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def _table(report: Report) -> Iterable[str]:
-    """One line for each row, under the title of its workload."""
-    rows = report.rows(lambda outcome: f"  {outcome.row.label}")
-    header, *lines = _columns([report.header(), *rows])
-    yield header
-    rest = iter(lines)
-    for workload, group in groupby(report.outcomes, lambda outcome: outcome.workload):
-        yield f"{workload.name} {workload.title}"
-        yield from islice(rest, sum(1 for _ in group))
-
-
-def _full_name(outcome: Outcome) -> str:
+def full_name(outcome: Outcome) -> str:
     return f"{outcome.workload.name} {outcome.workload.title}: {outcome.row.label}"
 
 
-def _peer_json(peer: type[Peer]) -> dict[str, str | None]:
-    return {"version": peer.version(), "append_means": peer.meaning}
+def _peer_json(peer: type[Peer]) -> dict[str, Any]:
+    return {
+        "version": peer.version(),
+        "append_means": peer.meaning,
+        "keeps_data": peer.name in KEEPS_DATA,
+        "most_records": peer.most_records,
+    }
 
 
 def _sample_json(sample: Sample | None) -> dict[str, Any] | None:
@@ -160,59 +160,33 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "unit": outcome.metric.unit,
         "more_is_better": outcome.metric.more_is_better,
         "figures": {name: _sample_json(sample) for name, sample in outcome.samples.items()},
+        "failures": outcome.failures,
         "base": outcome.workload.base,
         "ratio": _sample_json(outcome.ratio),
+        "best_peer": outcome.best_peer,
+        "against_best_peer": outcome.against_best(Minilog.name),
         "target": _target(target, outcome.metric, outcome.workload.base) if target else None,
         "target_met": outcome.is_target_met,
     }
 
 
-def _cell(sample: Sample | None, show: Callable[[float], str] | None = None) -> str:
-    if sample is None:
+def _best(outcome: Outcome) -> str:
+    name, times = outcome.best_peer, outcome.against_best(Minilog.name)
+    if name is None:
         return NOTHING
-    show = show or _short
-    if len(sample.figures) == 1:
-        return show(sample.median)
-    return f"{show(sample.median)} ({show(sample.lowest)}-{show(sample.highest)})"
-
-
-def _short(figure: float) -> str:
-    """Three digits, and k or M."""
-    for size, suffix in ((1e6, "M"), (1e3, "k")):
-        if figure >= size * 0.9995:
-            return f"{_three_digits(figure / size)}{suffix}"
-    return _three_digits(figure)
-
-
-def _three_digits(figure: float) -> str:
-    decimals = 0 if figure >= 99.95 else 1 if figure >= 9.995 else 2
-    return f"{figure:.{decimals}f}"
+    figure = cell(outcome.samples[name])
+    return f"{name} {figure}: {three_digits(times)} times" if times else f"{name} {figure}"
 
 
 def _ratio(outcome: Outcome) -> str:
     if outcome.ratio is None:
         return NOTHING
-    return f"{_cell(outcome.ratio, lambda ratio: f'{ratio:.2f}')} x {outcome.workload.base}"
+    return f"{cell(outcome.ratio, lambda ratio: f'{ratio:.2f}')} x {outcome.workload.base}"
 
 
-def _target(target: Target | None, metric: Metric, base: str) -> str:
+def _target(target: Target | None, metric: Metric, base: str | None) -> str:
     if target is None:
         return NOTHING
     sign = ">=" if metric.more_is_better else "<="
-    return f"{sign} {target.limit:g} {f'x {base}' if target.is_ratio else metric.unit}"
-
-
-def _columns(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
-    """Rows with their cells under one another."""
-    table = list(rows)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        indent
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
-
-
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    limit = f"{target.limit:,.0f}" if target.limit >= 1_000 else f"{target.limit:.3g}"
+    return f"{sign} {limit} {f'x {base}' if target.is_ratio else metric.unit}"

@@ -31,6 +31,7 @@ P99 = Metric("p99", "us")
 P99_MS = Metric("p99", "ms")
 MEMORY = Metric("memory", "MiB")
 DISK = Metric("disk", "B/record")
+KEPT = Metric("kept", "% kept", more_is_better=True)
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,17 @@ class Workload:
     metric: Metric
     rows: tuple[Row, ...]
     options: Options = field(default_factory=dict)
-    base: str = "lmdb"
+    base: str | None = "lmdb"  # the peer that the ratio is to
     varies: bool = True  # else one round tells all
+    is_on_disk: bool = False  # nothing to ask of who keeps nothing
     not_here: str = ""  # why it cannot be measured on this machine
 
 
 SINGLY = {"verb": "append_singly"}
 BULK = {"verb": "append_batches"}
 FILLED_SINGLY = {"fill": "append_singly"}
+FILLED_AND_SEALED = {"fill": "append_and_seal"}
+DURABLY = {"verb": "append_durably"}
 IN_BULK = {"verb": "transact_in_bulk"}
 PLAINLY = {"verb": "append_each"}
 VALUES = {"verb": "values"}
@@ -84,6 +88,20 @@ WORKLOADS = (
             Row("partition.append", Target(1.5)),
             Row("producer.send", Target(1.2), minilog={"verb": "send_singly"}),
             Row("batch.send", Target(3), minilog={"verb": "batch_singly"}),
+        ),
+    ),
+    Workload(
+        "w1",
+        "of those, after kill -9 of who appended",
+        measures.survive_kill,
+        KEPT,
+        options=SINGLY,
+        base=None,
+        varies=False,
+        is_on_disk=True,
+        rows=(
+            Row("partition.append", Target(100, is_ratio=False)),
+            Row("producer.send", Target(100, is_ratio=False), minilog={"verb": "send_singly"}),
         ),
     ),
     Workload(
@@ -109,6 +127,7 @@ WORKLOADS = (
             Row("columns, .values", Target(5), minilog=VALUES),
             Row("for record, written singly", Target(0.6), minilog=FILLED_SINGLY),
             Row("columns, written singly", Target(0.6), minilog={**VALUES, **FILLED_SINGLY}),
+            Row("for record, written singly, sealed", Target(1.2), minilog=FILLED_AND_SEALED),
             Row("for record, 50-150 bytes", options=VARIED_SIZES),
             Row("columns, 50-150 bytes", options=VARIED_SIZES, minilog=VALUES),
         ),
@@ -118,7 +137,7 @@ WORKLOADS = (
         "durable, one by one",
         measures.write_durably,
         RATE,
-        options={**SINGLY, "threads": 1},
+        options={**DURABLY, "threads": 1},
         base="plain",
         rows=(
             Row("1 thread", Target(1.3)),
@@ -153,7 +172,7 @@ WORKLOADS = (
         measures.hand_over,
         P50,
         options={"verb": "hand_over_ends"},
-        base="plain",
+        base="condition",
         rows=(Row("p50", Target(1.5)), Row("p99", metric=P99)),
     ),
     Workload(
@@ -182,6 +201,7 @@ WORKLOADS = (
         MEMORY,
         options=READ,
         not_here="" if ROLLUP.exists() else f"needs {ROLLUP}",
+        is_on_disk=True,
         rows=(
             Row("for record in partition", Target(1, is_ratio=False)),
             Row("columns, .values", Target(1, is_ratio=False), minilog=VALUES),
@@ -193,6 +213,7 @@ WORKLOADS = (
         measures.disk_per_record,
         DISK,
         varies=False,
+        is_on_disk=True,
         rows=(
             Row("written in bulk", Target(118, is_ratio=False), options=BULK),
             Row("written singly", Target(160, is_ratio=False), options=SINGLY),
@@ -204,7 +225,7 @@ WORKLOADS = (
         measures.pass_through_group,
         RATE,
         options={"verb": "pass_through_group"},
-        base="minilog",
+        base=None,
         rows=(
             Row("end to end", Target(1_000_000, is_ratio=False)),
             Row("p99 of a batch of 500", Target(20, is_ratio=False), metric=P99_MS),

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
@@ -18,8 +19,7 @@ class Plain(Peer):
     name = "plain"
     meaning = (
         "one os.write to a growing file: seen by later reads, survives kill -9, no checksum, no "
-        "index; os.fdatasync after each in w4. Its hand-over (w7) is a list and a Condition, in "
-        "memory only."
+        "index, a torn end is not told from a whole one; os.fdatasync after each in w4."
     )
     HEADER = Struct("<qii")  # timestamp, size of the key, size of the value
     CHUNK_BYTES = 1 << 20
@@ -41,6 +41,8 @@ class Plain(Peer):
             write(descriptor, header + key + value)
             if is_durable:
                 fdatasync(descriptor)
+
+    append_durably = append_singly
 
     def append_batches(self, batches: Sequence[Dataset]) -> None:
         pack = self.HEADER.pack
@@ -76,17 +78,43 @@ class Plain(Peer):
                     offset += 1
                 rest = buffer[start:]
 
+    def last(self) -> tuple[int, bytes]:
+        """Offset and value of the last record: without an index, by reading all."""
+        record = deque(self.records(), maxlen=1)[0]
+        return record[0], record[-1]
+
+    def flush(self) -> None:
+        fdatasync(self.descriptor)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class BareCondition(Peer):
+    """The least that a hand-over between two threads can be."""
+
+    name = "condition"
+    meaning = "a list and a Condition, in memory only: what w7 is measured against."
+    is_persistent = False
+
+    def __init__(self, directory: Path, *, sync: Sync = "never") -> None:
+        self.items: list[tuple[bytes, bytes]] = []
+        self.condition = threading.Condition()
+
+    @classmethod
+    def version(cls) -> str | None:
+        return "threading"
+
     def hand_over_ends(self) -> tuple[Put, Take]:
         """Appending to a list and notifying; waiting for the Condition and popping."""
-        items: list[bytes] = []
-        condition = threading.Condition()
+        items, condition = self.items, self.condition
 
         def put(key: bytes, value: bytes) -> None:
             with condition:
-                items.append(value)
+                items.append((key, value))
                 condition.notify()
 
-        def take() -> bytes:
+        def take() -> tuple[bytes, bytes]:
             with condition:
                 while not items:
                     if not condition.wait(HAND_OVER_TIMEOUT):
@@ -95,8 +123,8 @@ class Plain(Peer):
 
         return put, take
 
-    def flush(self) -> None:
-        fdatasync(self.descriptor)
+    def records(self) -> Iterator[Any]:
+        return iter(self.items)
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        self.items.clear()

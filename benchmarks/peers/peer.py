@@ -1,15 +1,21 @@
 """What every peer offers: a log in a directory, and verbs.
 
-The verbs are methods, and a workload names those it calls; a peer without one does not offer it.
+The verbs are methods, and a workload names those it calls; a peer without one does not offer it:
+
+- `append_singly(data)`, each visible when its call returns; `append_durably(data)`, each on the
+  disk then; `append_batches(batches)`, many at a time;
+- `records()` reads everything there is, `read_at(offsets)` one record at each offset and returns
+  the last, `last()` the offset and value of the newest;
+- `flush()` puts everything on the disk;
+- `hand_over_ends()` gives what a producer and what a waiting consumer call.
 """
 
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-from benchmarks.data import Dataset
 
 Sync = Literal["never", "interval", "always"]
 Put = Callable[[bytes, bytes], object]
@@ -23,37 +29,29 @@ class Peer(ABC):
 
     name: ClassVar[str]
     meaning: ClassVar[str]  # of an append, printed beside the figures
+    package: ClassVar[str] = ""  # what pip installs it by; none: it is there
+    most_records: ClassVar[int | None] = None  # in one log here, where more would take for ever
+    is_persistent: ClassVar[bool] = True
+    is_used_up: ClassVar[bool] = False  # by reading it, which is all the reading there is
+
+    key_of: Callable[[Any], Any] = staticmethod(itemgetter(-2))  # of one of `records`
+    value_of: Callable[[Any], Any] = staticmethod(itemgetter(-1))
 
     @abstractmethod
     def __init__(self, directory: Path, *, sync: Sync = "never") -> None: ...
 
     @classmethod
-    @abstractmethod
     def version(cls) -> str | None:
         """What is installed, or None when it is not."""
-
-    @abstractmethod
-    def append_singly(self, data: Dataset) -> None: ...
-
-    @abstractmethod
-    def append_batches(self, batches: Sequence[Dataset]) -> None: ...
+        try:
+            return version(cls.package)
+        except PackageNotFoundError:
+            return None
 
     @abstractmethod
     def records(self) -> Iterator[Any]:
         """Everything there is now, each record as Python objects."""
 
     @abstractmethod
-    def flush(self) -> None:
-        """Put everything on the disk."""
-
-    @abstractmethod
     def close(self) -> None:
         """Close cleanly."""
-
-    def count(self) -> int:
-        return sum(1 for _ in self.records())
-
-    def last(self) -> tuple[int, bytes | None]:
-        """Offset and value of the last record."""
-        record = deque(self.records(), maxlen=1)[0]
-        return record[0], record[-1]

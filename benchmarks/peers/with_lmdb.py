@@ -21,6 +21,7 @@ class Lmdb(Peer):
     """A log built on lmdb: the offset is its key, and the rest is packed into its value."""
 
     name = "lmdb"
+    package = "lmdb"
     meaning = (
         "one write transaction each, sync=False and writemap=True: seen by transactions begun "
         "later, survives kill -9, no checksum; sync=True in w4."
@@ -49,6 +50,8 @@ class Lmdb(Peer):
             header = pack(time_ns() // 1_000_000, len(key))
             transaction.put(key, header + key + value, append=ascending)
             transaction.commit()
+
+    append_durably = append_singly
 
     def append_batches(self, batches: Sequence[Dataset]) -> None:
         pack = self.HEADER.pack
@@ -90,9 +93,6 @@ class Lmdb(Peer):
                 )
         return record
 
-    def count(self) -> int:
-        return int(self.environment.stat()["entries"])
-
     def last(self) -> tuple[int, bytes]:
         with self.environment.begin() as transaction, transaction.cursor() as cursor:
             cursor.last()
@@ -119,6 +119,8 @@ class LmdbBare(Lmdb):
             transaction = begin(write=True)
             transaction.put(key, value, append=ascending)
             transaction.commit()
+
+    append_durably = append_singly
 
     def append_batches(self, batches: Sequence[Dataset]) -> None:
         for batch in batches:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 from time import perf_counter_ns
@@ -17,6 +18,7 @@ SHARED = "shared"  # by a group
 SHARED_BATCH = 500
 THREADS = 4
 READ_RECORDS = 10_000
+SEALED_BYTES = 4 << 20
 READ_BYTES = 256 << 10  # whichever comes first
 
 
@@ -27,12 +29,16 @@ class Minilog(Peer):
         "the disk before it returns. batch.send is all of that only once its batch is written."
     )
 
+    key_of = staticmethod(attrgetter("key"))
+    value_of = staticmethod(attrgetter("value"))
+
     def __init__(self, directory: Path, *, sync: Sync = "never") -> None:
         self.broker = minilog.Broker(directory, sync=sync)
         try:
             topic = self.broker.topic(TOPIC)
         except minilog.UnknownTopicError:
             topic = self.broker.create_topic(TOPIC)
+        self.topic = topic
         self.partition = topic[0]
 
     @classmethod
@@ -43,6 +49,8 @@ class Minilog(Peer):
         append = self.partition.append
         for key, value in zip(data.keys, data.values, strict=True):
             append(value, key=key)
+
+    append_durably = append_singly
 
     def send_singly(self, data: Dataset) -> None:
         send = minilog.Producer(self.broker).send
@@ -82,6 +90,12 @@ class Minilog(Peer):
             for key, value in zip(data.keys, data.values, strict=True):
                 send(TOPIC, value, key=key)
 
+    def append_and_seal(self, data: Dataset) -> None:
+        """Append into small segments, then let housekeeping do what it does with them."""
+        self.topic.configure(segment_bytes=SEALED_BYTES)
+        self.append_singly(data)
+        self.broker.maintain()
+
     def append_batches(self, batches: Sequence[Dataset]) -> None:
         append_many = self.partition.append_many
         for batch in batches:
@@ -111,9 +125,6 @@ class Minilog(Peer):
         for offset in offsets:
             record = read(offset, max_records=1)[0]
         return record
-
-    def count(self) -> int:
-        return len(self.partition)
 
     def last(self) -> tuple[int, bytes | None]:
         partition = self.partition

@@ -47,6 +47,8 @@ class Sqlite(Peer):
             with turn:
                 execute(insert, (time_ns() // 1_000_000, key, value))
 
+    append_durably = append_singly
+
     def transact(self, batches: Sequence[Dataset]) -> None:
         execute, insert = self.connection.cursor().execute, self.INSERT
         for batch in batches:
@@ -73,9 +75,6 @@ class Sqlite(Peer):
         for offset in offsets:
             record = execute(select, (offset + 1,)).fetchone()
         return record
-
-    def count(self) -> int:
-        return int(self.connection.execute("SELECT count(*) FROM log").fetchone()[0])
 
     def last(self) -> tuple[int, bytes]:
         select = self.SELECT + "ORDER BY offset DESC LIMIT 1"
