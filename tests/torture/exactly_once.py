@@ -29,8 +29,8 @@ from tests.torture.rounds import Figures, Rounds
 
 PACKAGE_ROOT = str(Path(minilog.__file__).parent.parent)
 SYNCS = ["never", "interval", "always"]
-LINES = 10_000  # of an importer, before it begins with another log
-INPUTS = 2_000  # of a pipeline
+LINES = 4_000  # of an importer, before it begins with another log
+INPUTS = 1_000  # of a pipeline
 PARTITIONS = 2
 BOUND = 200  # kills of one log: a child that gets nowhere is a violation
 BEGUN = b"begun"  # what a child says before it opens the log
