@@ -28,10 +28,10 @@ from minilog import Broker
 from tests.crash import writer
 from tests.crash.images import crashed_copy, image_of, logs_of
 from tests.crash.writer import ACK, IMPORTED, OPENED, STARTS, TOPIC, TOPICS
+from tests.torture import children
 from tests.torture.rounds import Figures, Rounds
 
 F_SETPIPE_SZ = 1031  # Linux: a small pipe keeps the writer near what was read
-PACKAGE_ROOT = str(Path(minilog.__file__).parent.parent)
 CHANGES = (
     "pwrite64,ftruncate,fallocate,fdatasync,fsync,rename,renameat,renameat2,unlink,unlinkat,"
     "mkdir,mkdirat,rmdir"
@@ -71,14 +71,18 @@ class Victim:
         self.told: list[tuple[int, int, int]] = []
         self.has_opened = False
         self._is_killed_by_other = bool(killed_by)
-        command = [*killed_by, sys.executable, writer.__file__, str(path), workload, sync]
-        command += [str(partitions)] + ([] if steps is None else [str(steps)])
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if is_quiet else None,
-            env={"PYTHONPATH": PACKAGE_ROOT, "PYTHONDONTWRITEBYTECODE": "1"},
-            bufsize=0,
+        arguments = [str(path), workload, sync, str(partitions)]
+        arguments += [] if steps is None else [str(steps)]
+        self._process = (
+            subprocess.Popen(
+                [*killed_by, sys.executable, writer.__file__, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL if is_quiet else None,
+                env=children.ENVIRONMENT,
+                bufsize=0,
+            )
+            if killed_by
+            else children.start(writer.__name__, *arguments, is_quiet=is_quiet)
         )
         assert self._process.stdout is not None
         self._pipe = self._process.stdout
