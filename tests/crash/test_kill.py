@@ -110,3 +110,14 @@ def test_a_lost_record_would_be_noticed(log_path: Path) -> None:
         partition.append(b"another")
         with pytest.raises(AssertionError):
             kills.assert_whole(broker, {0: 6}, "singles")
+
+
+def test_each_of_two_victims_in_a_row_may_leave_the_step_it_was_at(log_path: Path) -> None:
+    """Nobody looked between two power cuts, and both had a step on its way."""
+    kills.make_log(log_path, 1, 2**20)
+    with Broker(log_path) as broker:
+        partition = broker.topic(writer.TOPIC)[0]
+        ends = [writer.append_step(partition, "mixed") for _ in range(3)]
+        assert kills.assert_whole(broker, {0: ends[0]}, "mixed", victims=2) == ends[2]
+        with pytest.raises(AssertionError, match="was acknowledged"):
+            kills.assert_whole(broker, {0: ends[0]}, "mixed")

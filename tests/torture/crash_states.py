@@ -1,7 +1,8 @@
 """Crash states for as long as one likes: every workload, seed after seed, more of each moment.
 
 ``run`` is called by the torture runner; by hand: ``python -m tests.torture.crash_states MINUTES
-[SEED]``. A crash that breaks a promise ends it with an error that tells all of it.
+[SEED [STATES]]``, which ends earlier when so many distinct states were tried. A crash that breaks
+a promise ends it with an error that tells all of it.
 """
 
 from __future__ import annotations
@@ -41,4 +42,5 @@ def run(minutes: float, seed: int, most_states: int = 2**62) -> dict[str, int | 
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(float(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 1), indent=1))
+    numbers = [int(each) for each in sys.argv[2:]]
+    print(json.dumps(run(float(sys.argv[1]), *(numbers or [1])), indent=1))

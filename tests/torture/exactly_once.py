@@ -25,12 +25,13 @@ from pathlib import Path
 import minilog.ledger
 from minilog import Broker, Consumer, Producer, Record, TopicPartition
 from minilog.recipes import consume_transform_produce
+from tests.torture import children
 from tests.torture.rounds import Figures, Rounds
 
-PACKAGE_ROOT = str(Path(minilog.__file__).parent.parent)
+MODULE = "tests.torture.exactly_once"  # also where it is run as a program
 SYNCS = ["never", "interval", "always"]
-LINES = 10_000  # of an importer, before it begins with another log
-INPUTS = 2_000  # of a pipeline
+LINES = 4_000  # of an importer, before it begins with another log
+INPUTS = 1_000  # of a pipeline
 PARTITIONS = 2
 BOUND = 200  # kills of one log: a child that gets nowhere is a violation
 BEGUN = b"begun"  # what a child says before it opens the log
@@ -111,14 +112,7 @@ def main(kind: str, path: str, sync: str, seed: str) -> None:
 
 def kill_once(kind: str, path: Path, sync: str, chance: random.Random, patience_s: float) -> bool:
     """Start a child and kill it after a while; False when it was done before."""
-    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, kind, str(path), sync]
-    child = subprocess.Popen(
-        [*command, str(chance.randrange(2**31))],
-        env={"PYTHONPATH": PACKAGE_ROOT, "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=PACKAGE_ROOT,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-    )
+    child = children.start(MODULE, kind, str(path), sync, str(chance.randrange(2**31)))
     assert child.stdout is not None
     with child.stdout:
         assert child.stdout.read(len(BEGUN)) == BEGUN

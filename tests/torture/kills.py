@@ -28,10 +28,10 @@ from minilog import Broker
 from tests.crash import writer
 from tests.crash.images import crashed_copy, image_of, logs_of
 from tests.crash.writer import ACK, IMPORTED, OPENED, STARTS, TOPIC, TOPICS
+from tests.torture import children
 from tests.torture.rounds import Figures, Rounds
 
 F_SETPIPE_SZ = 1031  # Linux: a small pipe keeps the writer near what was read
-PACKAGE_ROOT = str(Path(minilog.__file__).parent.parent)
 CHANGES = (
     "pwrite64,ftruncate,fallocate,fdatasync,fsync,rename,renameat,renameat2,unlink,unlinkat,"
     "mkdir,mkdirat,rmdir"
@@ -71,14 +71,18 @@ class Victim:
         self.told: list[tuple[int, int, int]] = []
         self.has_opened = False
         self._is_killed_by_other = bool(killed_by)
-        command = [*killed_by, sys.executable, writer.__file__, str(path), workload, sync]
-        command += [str(partitions)] + ([] if steps is None else [str(steps)])
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if is_quiet else None,
-            env={"PYTHONPATH": PACKAGE_ROOT, "PYTHONDONTWRITEBYTECODE": "1"},
-            bufsize=0,
+        arguments = [str(path), workload, sync, str(partitions)]
+        arguments += [] if steps is None else [str(steps)]
+        self._process = (
+            subprocess.Popen(
+                [*killed_by, sys.executable, writer.__file__, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL if is_quiet else None,
+                env=children.ENVIRONMENT,
+                bufsize=0,
+            )
+            if killed_by
+            else children.start(writer.__name__, *arguments, is_quiet=is_quiet)
         )
         assert self._process.stdout is not None
         self._pipe = self._process.stdout
@@ -149,27 +153,35 @@ def make_log(path: Path, partitions: int, segment_bytes: int) -> None:
 
 
 @cache
-def ends_up_to(workload: str, most: int) -> tuple[int, ...]:
-    """Return where a partition may end, by whole steps, up to the first end beyond ``most``."""
+def ends_up_to(workload: str, most: int, victims: int = 1) -> tuple[int, ...]:
+    """Return where a partition may end, by whole steps: up to ``most``, and one for each victim."""
     ends = [0]
     while ends[-1] <= most:
+        ends.append(ends[-1] + writer.step_of(workload, ends[-1]))
+    for _ in range(victims - 1):
         ends.append(ends[-1] + writer.step_of(workload, ends[-1]))
     return tuple(ends)
 
 
 def assert_whole(
-    broker: Broker, sure: Acks, workload: str, *, most: Acks | None = None, is_settled: bool = False
+    broker: Broker,
+    sure: Acks,
+    workload: str,
+    *,
+    most: Acks | None = None,
+    victims: int = 1,
+    is_settled: bool = False,
 ) -> int:
     """Every sure record is there, and none beyond one step after the most that was acknowledged.
 
-    ``most`` is as ``sure`` unless a power cut may have cost some; nothing was on its way when it
-    is settled. Returns the number of records read.
+    ``most`` is as ``sure`` unless a power cut may have cost some; each victim since may have had
+    one step on its way, and none when it is settled. Returns the number of records read.
     """
     count = 0
     for partition in broker.topic(TOPIC):
         least = sure.get(partition.index, 0)
         limit = (most or sure).get(partition.index, 0)
-        ends = ends_up_to(workload, limit)
+        ends = ends_up_to(workload, limit, victims)
         end, start = partition.end_offset, partition.start_offset
         legal = (least,) if is_settled else tuple(each for each in ends if each >= least)
         assert end in legal, f"{partition}: {least} was acknowledged, it ends at {end}"

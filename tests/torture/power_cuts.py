@@ -290,7 +290,9 @@ def cut_some(
         if workload == "topics":
             assert_topics_stand(broker, sure, sync)
         else:
-            counts["records_checked"] += assert_whole(broker, sure, workload, most=most)
+            counts["records_checked"] += assert_whole(
+                broker, sure, workload, most=most, victims=cuts
+            )
         counts["unsynced_lost"] += sum(
             max(most.get(partition.index, 0) - partition.end_offset, 0)
             for partition in broker.topic(TOPIC)

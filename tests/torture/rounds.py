@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 Figures = dict[str, int | float]
 MOST_VIOLATIONS = 5  # then the share gives up: they will have one cause
+TELLING_S = 60.0  # a share that runs for an hour says how far it is
 
 
 class Rounds:
@@ -29,6 +30,7 @@ class Rounds:
         self._least = least
         self._began = time.monotonic()
         self._ends = self._began + 60 * minutes
+        self._tells = self._began + TELLING_S
 
     def __iter__(self) -> Iterator[tuple[int, random.Random]]:
         """Yield each round's seed and its randomness; the first one's seed is the share's."""
@@ -39,6 +41,9 @@ class Rounds:
             self.counts["rounds"] += 1
             yield self._seed + number, random.Random(self._seed + number)
             number += 1
+            if time.monotonic() >= self._tells:
+                self._tells += TELLING_S
+                print(f"{self.share} so far: {self.figures()}", file=sys.stderr, flush=True)
 
     @contextmanager
     def judged(self, seed: int, what: object) -> Iterator[None]:

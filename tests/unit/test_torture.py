@@ -123,3 +123,15 @@ def test_a_share_that_always_fails_gives_up() -> None:
         with rounds.judged(seed, "every one"):
             raise ValueError
     assert rounds.figures()["violations"] == rounds.figures()["rounds"] < 10
+
+
+def test_a_share_that_takes_long_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tests.torture.rounds.TELLING_S", 0)
+    rounds = Rounds("fake", 0, 40, least=2)
+    for _ in rounds:
+        rounds.counts["kills"] += 3
+    told = capsys.readouterr().err
+    assert told.startswith("fake so far: {'violations': 0, 'rounds': 1, 'kills': 3")
+    assert "'kills': 6" in told
