@@ -95,7 +95,7 @@ class Broker(Waiters):
         self._guard = threading.RLock()
         self._problems: list[Problem] = []
         self._is_let_go = False
-        self._changes = 0
+        self.change_count = 0
         self._is_in_memory = isinstance(path, str) and path == MEMORY
         self._home = home_at(path)
         self._coordination = Coordination(self)
@@ -217,7 +217,7 @@ class Broker(Waiters):
         """Take in the topics another process has made or deleted."""
         with self._guard:
             if self._catalog.look_again():
-                self._changes += 1
+                self.change_count += 1
 
     # ------------------------------------------------------------ groups
 
@@ -398,7 +398,7 @@ class Broker(Waiters):
         """A number that changes when topics or partitions come or go."""
         if self._config.read_only:
             self.look_again()
-        return self._changes
+        return self.change_count
 
     def check_writable(self) -> None:
         """Raise unless topics may be changed."""
@@ -410,7 +410,7 @@ class Broker(Waiters):
 
     def topic_changed(self) -> None:
         """Tell those who wait that topics or partitions have come or gone."""
-        self._changes += 1
+        self.change_count += 1
         self._wake()
 
     def partitions(self) -> list[Partition]:

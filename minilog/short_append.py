@@ -137,7 +137,8 @@ class ShortAppend(Appending):
         producer_id = identity.producer_id
         with self._lock:
             run = sequences.latest(producer_id)
-            if run is None or identity.is_fenced or self._sequences is not sequences:
+            is_refused = identity.is_fenced or identity.is_in_transaction
+            if run is None or is_refused or self._sequences is not sequences:
                 return None
             first, start, count = run
             due = first + count

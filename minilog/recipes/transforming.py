@@ -22,7 +22,7 @@ import minilog
 from minilog import Consumer, Producer, Record, Records, TopicPartition
 
 if TYPE_CHECKING:
-    from minilog.producer import Transaction
+    from minilog.transaction import Transaction
 
 Output = tuple[str, bytes | None, bytes | None]  # topic, key, value
 

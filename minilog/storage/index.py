@@ -132,6 +132,9 @@ class Index:
 
     def floor_time(self, timestamp: int) -> tuple[int, int] | None:
         """Return (relative offset, position) of the last entry with only older records before."""
+        for entry, largest in reversed(self._waiting):
+            if largest < timestamp:
+                return entry >> 32, entry & 0xFFFFFFFF
         count = self._count
         if not count:
             return None

@@ -9,7 +9,7 @@ the group, and can go on from there. It refuses to know how death comes.
 from __future__ import annotations
 
 from minilog import Broker, Consumer, Producer, TopicPartition
-from minilog.producer import Transaction
+from minilog.transaction import Transaction
 
 STEPS = 5
 PER_STEP = 2

@@ -23,7 +23,7 @@ from tests.history.operations import FAILED, OK, End, Seek, Send
 from tests.history.reader import CallbackError, Reader
 
 if TYPE_CHECKING:
-    from minilog.producer import Transaction
+    from minilog.transaction import Transaction
     from tests.history.workload import Setting
 
 OUTPUT = "out"

@@ -34,6 +34,7 @@ LOG, SEGMENT, RECOVER = "storage/log.py", "storage/segment.py", "storage/recover
 INDEX, FILES, FORMAT = "storage/index.py", "storage/files.py", "storage/format.py"
 SCAN, READING, OPENING = "storage/scan.py", "storage/reading.py", "storage/opening.py"
 SHARED, BROKER, HOME = "shared_log.py", "broker.py", "home.py"
+SHORT_APPEND = "short_append.py"
 TOPIC, GROUP_SYNC = "topic.py", "group_sync.py"
 
 
@@ -246,23 +247,31 @@ BUGS = [
         "an interrupt in between leaves a record that is not there (16)",
         INTERRUPTS,
         (
-            SEGMENT,
-            "            region[position:end] = frame + f.CRC.pack(crc32c(frame, "
-            "self.seed ^ position))\n"
-            "            self.tail = ((end + 7) & -8, offset + 1)\n"
-            "        except BaseException as error:\n"
-            "            self._settle(position, offset, error)\n"
-            "            raise\n"
-            "        return offset\n\n"
-            "    def append_numbered",
-            "            self.tail = ((end + 7) & -8, offset + 1)\n"
-            "            region[position:end] = frame + f.CRC.pack(crc32c(frame, "
-            "self.seed ^ position))\n"
-            "        except BaseException as error:\n"
-            "            self._settle(position, offset, error)\n"
-            "            raise\n"
-            "        return offset\n\n"
-            "    def append_numbered",
+            SHORT_APPEND,
+            "                        region[position:end] = frame + crc  # type: ignore[index]\n"
+            "                        tail.tail = ((end + 7) & -8, offset + 1)\n"
+            "                    except BaseException as error:\n"
+            "                        tail.settle(position, offset, error)\n"
+            "                        raise\n"
+            "                    break\n"
+            "            self._make_room(size)\n"
+            "        if self._is_sync_always:\n"
+            "            self._sync_until(offset + 1)\n"
+            "        if self._waiters:\n"
+            "            self._wake()\n"
+            "        return offset\n",
+            "                        tail.tail = ((end + 7) & -8, offset + 1)\n"
+            "                        region[position:end] = frame + crc  # type: ignore[index]\n"
+            "                    except BaseException as error:\n"
+            "                        tail.settle(position, offset, error)\n"
+            "                        raise\n"
+            "                    break\n"
+            "            self._make_room(size)\n"
+            "        if self._is_sync_always:\n"
+            "            self._sync_until(offset + 1)\n"
+            "        if self._waiters:\n"
+            "            self._wake()\n"
+            "        return offset\n",
         ),
     ),
     bug(
@@ -464,7 +473,7 @@ BUGS = [
         FAULTS,  # a store comes there only when what follows the cut has failed
         (
             SEGMENT,
-            "        self._limit = CLOSED\n        self._region = None\n        self._filled = 0\n"
+            "        self.limit = CLOSED\n        self.mapped = None\n        self._filled = 0\n"
             "        size = file.size()\n",
             "        size = file.size()\n",
         ),
