@@ -51,7 +51,9 @@ def test_floors_are_the_last_entries_before(steps: list[Entry]) -> None:
 
 
 @pytest.mark.parametrize("is_trimmed", [False, True])
-def test_an_index_is_opened_with_the_entries_it_had_but_for_those_that_waited(tmp_path: Path, is_trimmed: bool) -> None:
+def test_an_index_is_opened_with_the_entries_it_had_but_for_those_that_waited(
+    tmp_path: Path, is_trimmed: bool
+) -> None:
     directory = DiskDirectory(str(tmp_path))
     index, entries = filled(directory, [(1, 40, 1)] * 700)
     if is_trimmed:
