@@ -1,10 +1,8 @@
 """A group's coordinator: who is in it, which partitions each member has, and for how long.
 
 Kafka's group coordinator as a class: joining and leaving are calls, and done when they return.
-Every partition has an *owner* and a *target*, the member that the assignor wants to have it. They
-differ only while the owner has yet to give the partition up, which it does inside its own poll:
-until then nobody else has it, so a partition never has two owners. What an owner was never told
-of, it need not give up.
+Who has which partition stands in ``ownership.py``: an owner gives one up inside its own poll, and
+until then nobody else has it. Where those begin who begin at the end stands in ``pins.py``.
 
 A member that polls no more is out when its ``max_poll_interval_ms`` is over by the broker's
 clock; that is looked at whenever anybody has a question, so no thread is needed. One that named
@@ -18,13 +16,12 @@ This module refuses to know positions, callbacks and what has been read.
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from minilog.assignors import Assignor, assign
+from minilog.assignors import assign
 from minilog.clock import Clock, Waiters
 from minilog.errors import (
     CommitError,
@@ -34,7 +31,9 @@ from minilog.errors import (
     UnknownTopicError,
 )
 from minilog.ledger import Ledger
+from minilog.ownership import Member, Ownership, Share
 from minilog.partition import Partition
+from minilog.pins import Pins
 from minilog.records import TopicPartition
 from minilog.registers import Place
 from minilog.topic import Topic
@@ -54,29 +53,6 @@ class Registry(Protocol):
     def topic(self, name: str) -> Topic: ...
 
 
-class Member:
-    """One consumer, as its group sees it. Only its coordinator changes it."""
-
-    def __init__(
-        self, assignor: str | Assignor, max_poll_interval_ms: int, *, is_latest: bool
-    ) -> None:
-        self.id = ""
-        self.assignor = assignor
-        self.max_poll_interval_ms = max_poll_interval_ms
-        self.is_latest = is_latest  # begins at the end where nothing is committed
-        self.is_static = False
-        self.is_out = True  # not in the group: not yet, no more, or not any longer
-        self.is_replaced = False  # another consumer has taken its name
-        self.names: frozenset[str] = frozenset()
-        self.pattern: re.Pattern[str] | None = None
-        self.topics: frozenset[str] = frozenset()  # those of them that are there
-        self.held: set[TopicPartition] = set()  # what it was told it has
-        self.gone: set[TopicPartition] = set()  # what it had of topics that were deleted
-        self.polls = 0  # of its threads, so many are in a poll
-        self.last_poll_ms = 0
-        self.seen_version = -1
-
-
 class Commit(NamedTuple):
     """Offsets to commit for a member, or for nobody in particular; ``read`` has the partitions
     they were read from, as there may be another topic of that name by now."""
@@ -84,22 +60,6 @@ class Commit(NamedTuple):
     member: Member | None
     offsets: Mapping[TopicPartition, int]
     read: Mapping[TopicPartition, Partition]
-
-
-class Pin(NamedTuple):
-    """Where a partition ended when the group first looked, for all records and for those of
-    transactions that had ended."""
-
-    end: int
-    stable: int
-
-
-class Share(NamedTuple):
-    """What a member has, and what of it it must give up."""
-
-    partitions: dict[TopicPartition, Partition]
-    terms: dict[TopicPartition, int]  # another number when it was another's in between
-    revoked: list[TopicPartition]
 
 
 class Coordinator(Waiters):
@@ -111,11 +71,8 @@ class Coordinator(Waiters):
         self._broker = broker
         self._lock = threading.Lock()
         self._members: dict[str, Member] = {}
-        self._partitions: dict[TopicPartition, Partition] = {}
-        self._owners: dict[TopicPartition, Member] = {}
-        self._targets: dict[TopicPartition, Member] = {}
-        self._terms: dict[TopicPartition, int] = {}  # how often each has got another owner
-        self._pins: dict[Place, Pin] = {}  # where those begin who begin at the end
+        self._ownership = Ownership()
+        self._pins = Pins(broker)
         self._dropped: deque[Member] = deque()  # whose consumers nobody refers to any more
         self._ticket = 0  # changes with what an assignor is asked
         self._is_due = False  # an assignor must be asked
@@ -158,17 +115,12 @@ class Coordinator(Waiters):
             before = self._members.get(member.id)
             if before is not None:
                 before.is_out = before.is_replaced = True
-                for tp, owner in self._owners.items():
-                    if owner is before:
-                        self._owners[tp] = self._targets[tp] = member
-                for tp, target in self._targets.items():
-                    if target is before:
-                        self._targets[tp] = member
+                self._ownership.replace(before, member)
             member.is_out = False
             self.touch(member)
             self._members[member.id] = member
         if member.is_latest:
-            self._pin(self._topics_of(member), is_first=True)
+            self._pins.note(self._topics_of(member), is_first=True)
         self._seen_changes = -1  # what it subscribes to may be new to the group
         self._look_at_topics()
         self._change()
@@ -202,9 +154,7 @@ class Coordinator(Waiters):
         member.gone.clear()
         if self._members.get(member.id) is member:
             del self._members[member.id]
-        self._owners = {tp: owner for tp, owner in self._owners.items() if owner is not member}
-        # Nor is anything to be handed to it that somebody else gives up before the next sharing.
-        self._targets = {tp: target for tp, target in self._targets.items() if target is not member}
+        self._ownership.remove(member)
         self._change()
 
     def _change(self) -> None:
@@ -226,11 +176,10 @@ class Coordinator(Waiters):
                     return
                 ticket, members = self._ticket, sorted(self._members)
                 topics = {name: self._members[name].topics for name in members}
-                now: dict[str, set[TopicPartition]] = {name: set() for name in members}
-                for tp, owner in self._owners.items():
-                    now[owner.id].add(tp)
+                now = self._ownership.by_member(members)
                 wanted = frozenset().union(*topics.values())
-                partitions = sorted(tp for tp in self._partitions if tp.topic in wanted)
+                there = self._ownership.partitions
+                partitions = sorted(tp for tp in there if tp.topic in wanted)
                 assignor = self._members[members[0]].assignor if members else "sticky"
             shares = assign(assignor, topics, partitions, now)
             with self._lock:
@@ -239,23 +188,12 @@ class Coordinator(Waiters):
                     return
 
     def _install(self, shares: Mapping[str, set[TopicPartition]]) -> None:
-        self._targets = {tp: self._members[name] for name, share in shares.items() for tp in share}
-        for tp in self._partitions:
-            self._hand_over(tp)
+        self._ownership.install(
+            {tp: self._members[name] for name, share in shares.items() for tp in share}
+        )
         self._is_due = False
         self.generation += 1
         self._announce()
-
-    def _hand_over(self, tp: TopicPartition) -> None:
-        """Give a partition to whom it is meant for, unless somebody was told that it is theirs."""
-        owner, target = self._owners.get(tp), self._targets.get(tp)
-        if owner is target or (owner is not None and tp in owner.held):
-            return
-        self._terms[tp] = self._terms.get(tp, 0) + 1
-        if target is None:
-            del self._owners[tp]
-        else:
-            self._owners[tp] = target
 
     def _announce(self) -> None:
         self.version += 1
@@ -289,16 +227,9 @@ class Coordinator(Waiters):
             for name in sorted(names)
             for partition in self._broker.topic(name)
         }
-        if there != self._partitions:
-            for tp, owner in list(self._owners.items()):
-                if there.get(tp) is not self._partitions.get(tp):
-                    if tp in owner.held:  # deleted, or another topic of the same name
-                        owner.held.discard(tp)
-                        owner.gone.add(tp)
-                    del self._owners[tp]
-            self._partitions = there
+        if self._ownership.take_in(there):
             if any(member.is_latest for member in self._members.values()):
-                self._pin(frozenset(names), is_first=False)
+                self._pins.note(frozenset(names), is_first=False)
             self._change()
         self._seen_changes = changes
 
@@ -365,23 +296,16 @@ class Coordinator(Waiters):
         with self._lock:
             if member.is_out:
                 return None
-            own = {tp: self._partitions[tp] for tp, o in self._owners.items() if o is member}
-            terms = {tp: self._terms[tp] for tp in own}
-            revoked = [tp for tp in member.held if self._targets.get(tp) is not member]
-            revoked = sorted(member.gone.union(revoked))
+            share = self._ownership.share(member)
             if is_told:
-                member.held = set(own)
+                member.held = set(share.partitions)
                 member.seen_version = self.version
-            return Share(own, terms, revoked)
+            return share
 
     def release(self, member: Member, revoked: list[TopicPartition]) -> None:
         """Take partitions from a member that gives them up, and hand them on."""
         with self._lock:
-            member.gone.difference_update(revoked)
-            for tp in revoked:
-                member.held.discard(tp)
-                if self._owners.get(tp) is member and self._targets.get(tp) is not member:
-                    self._hand_over(tp)
+            self._ownership.release(member, revoked)
             self._announce()
 
     def check_in(self, member: Member) -> None:
@@ -399,28 +323,8 @@ class Coordinator(Waiters):
     ) -> int:
         """Return where one begins who begins at the end: the same for every member, for good."""
         with self._lock:
-            pin = self._pins.get(self.place_of(tp)) or self._ends_of(partition)
-            return pin.stable if reads_committed else pin.end
-
-    def _ends_of(self, partition: Partition) -> Pin:
-        """Return where a partition ends; no transaction is aborted for that, as one that is
-        committed may be waiting for this lock."""
-        end = partition.end_offset
-        first = self._broker.ledger.first_open_offset(partition.topic_id, partition.index)
-        return Pin(end, end if first is None else min(first, end))
-
-    def _pin(self, names: frozenset[str], *, is_first: bool) -> None:
-        """Note where the partitions end, or, of those that came later, where they start."""
-        known = {place.topic_id for place in self._pins}
-        for name in sorted(names):
-            topic = self._broker.topic(name)
-            is_later = not is_first or topic.id.bytes in known
-            for partition in topic:
-                place = Place(topic.id.bytes, partition.index)
-                if place not in self._pins:
-                    start = partition.start_offset
-                    is_at_end = not is_later
-                    self._pins[place] = self._ends_of(partition) if is_at_end else Pin(start, start)
+            place = self.place_of(tp)
+            return self._pins.first_offset(place, partition, reads_committed=reads_committed)
 
     def place_of(self, tp: TopicPartition) -> Place:
         """Return a partition by the id of its topic; UnknownTopicError."""
@@ -470,7 +374,7 @@ class Coordinator(Waiters):
             )
         if member is not None:
             self.check_in(member)
-            if member.is_out or self._owners.get(tp) is not member:
+            if member.is_out or not self._ownership.is_owner(member, tp):
                 raise CommitError(
                     f"offset {offset} of {name} was not committed: the partition is not this "
                     f"member's ({member.id!r} of group {self.name!r}), or no longer; poll to "
@@ -480,7 +384,7 @@ class Coordinator(Waiters):
             partition = self._broker.topic(tp.topic)[tp.partition]
         except UnknownTopicError:
             raise CommitError(f"{name} was not committed: the topic was deleted") from None
-        was = partition if member is None else self._partitions[tp]
+        was = partition if member is None else self._ownership.partitions[tp]
         if not partition is was is commit.read.get(tp, was):
             raise CommitError(
                 f"offset {offset} of {name} was not committed: the topic it was read from was "
@@ -499,9 +403,7 @@ class Coordinator(Waiters):
         """Return the members' ids and what each has now."""
         self.settle()
         with self._lock:
-            shares: dict[str, set[TopicPartition]] = {name: set() for name in sorted(self._members)}
-            for tp, owner in self._owners.items():
-                shares[owner.id].add(tp)
+            shares = self._ownership.by_member(sorted(self._members))
         return {name: frozenset(share) for name, share in shares.items()}
 
     def state(self) -> str:
@@ -510,7 +412,7 @@ class Coordinator(Waiters):
         with self._lock:
             if not self._members:
                 return "empty"
-            return "stable" if self._owners == self._targets else "rebalancing"
+            return "stable" if self._ownership.is_settled else "rebalancing"
 
     def forget(self) -> None:
         """Forget all that was committed; GroupError while there are members."""

@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from minilog.assignors import Assignor
-from minilog.coordinator import Commit, Coordinator, Member
+from minilog.coordinator import Commit, Coordinator
 from minilog.errors import CommitError
 from minilog.ledger import Ledger
+from minilog.ownership import Member
 from minilog.partition import Partition
 from minilog.places import Place, Places
 from minilog.records import TopicPartition

@@ -2,7 +2,9 @@
 
 Floor plan, each room knowing only those above it:
 
-    files.py      directories, files, regions, locks: the seam, and the disk behind it
+    seam.py       directories, files, regions, locks: what everything below speaks to
+    regions.py    regions that are no map, and how many maps there may be
+    files.py      the disk behind the seam
     memory.py     the same in memory
     checksum.py   CRC-32C, without what its package imports
     format.py     THE on-disk format: spec, structs, checksums

@@ -1,11 +1,6 @@
 """Directories and files on a disk: the only importer of os, mmap and fcntl in the package.
 
-Everything above speaks to three small interfaces, so that memory (``memory.py``) or a simulated
-disk can stand in:
-
-``Directory``  names, makes, opens, replaces, renames, unlinks, syncs and locks.
-``File``       reads and writes at positions, reserves, trims, syncs, maps.
-``Region``     a mapped file: ``region[a:b]`` gives bytes, ``region[a:b] = data`` stores them.
+It is one side of the seam (``seam.py``), and who stands on it finds all of that here.
 
 Rules of the house kept here: a store goes through a map only into space that was reserved (a
 full disk would kill the process by SIGBUS otherwise); where a file system cannot reserve, the
@@ -24,85 +19,52 @@ import fcntl
 import mmap
 import os
 import stat
-from collections import deque
 from collections.abc import Sequence
 from io import FileIO
-from typing import Protocol
 
 from minilog.errors import LockedError, StorageError
+from minilog.storage.regions import FileRegion, MapLimit, RegionWords
+from minilog.storage.seam import (
+    UNFINISHED,
+    ZEROS,
+    Directory,
+    Disk,
+    File,
+    Lock,
+    Region,
+    replace_by_rename,
+)
+
+__all__ = [
+    "PAGE",
+    "UNFINISHED",
+    "ZEROS",
+    "Directory",
+    "Disk",
+    "DiskDirectory",
+    "DiskFile",
+    "File",
+    "FileRegion",
+    "Lock",
+    "MapLimit",
+    "MappedRegion",
+    "PathLike",
+    "Region",
+    "RegionWords",
+    "call_in_forked_child",
+    "disk_directory",
+    "map_limit",
+    "out_of_descriptors",
+    "replace_by_rename",
+]
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
-ZEROS = bytes(256 * 1024)
 NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone leaves the drive's cache
-UNFINISHED = "~"  # no topic or file of ours ends so; a leftover of a crash is told by it
 
 
 PathLike = str | os.PathLike[str]
-
-
-class Region(Protocol):
-    """A file's bytes, as a sequence that can be sliced and stored into."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, where: slice, /) -> bytes: ...
-    def __setitem__(self, where: slice, data: bytes, /) -> None: ...
-    def view(self, start: int, stop: int) -> bytes | memoryview: ...
-    def words(self) -> Sequence[int]: ...
-
-
-class File(Protocol):
-    """An open file. Positions and sizes are bytes."""
-
-    path: str
-
-    def size(self) -> int: ...
-    def read(self, position: int, size: int) -> bytes: ...
-    def write(self, position: int, data: bytes) -> None: ...
-    def reserve(self, size: int) -> None: ...
-    def trim(self, size: int) -> None: ...
-    def map(self, size: int) -> Region: ...
-    def sync(self) -> None: ...
-    def drop_cache(self) -> None: ...
-    def close(self) -> None: ...
-
-
-class Lock(Protocol):
-    """A held lock on a directory."""
-
-    is_same_boot: bool  # the machine has run on since the last writer that had recovered
-
-    def recovered(self) -> None: ...
-    def release(self) -> None: ...
-    def abandon(self) -> None: ...
-
-
-class Directory(Protocol):
-    """A directory; names in it are single path components."""
-
-    path: str
-
-    def exists(self) -> bool: ...
-    def names(self) -> list[str]: ...
-    def child(self, name: str) -> Directory: ...
-    def make(self) -> None: ...
-    def stamp(self, name: str) -> tuple[int, ...]: ...
-    def open(self, name: str, *, writable: bool = False) -> File: ...
-    def create(self, name: str) -> File: ...
-    def read(self, name: str) -> bytes: ...
-    def replace(self, name: str, data: bytes) -> None: ...
-    def rename(self, old: str, new: str) -> None: ...
-    def unlink(self, name: str) -> None: ...
-    def remove(self) -> None: ...
-    def sync(self) -> None: ...
-    def lock(self, name: str) -> Lock: ...
-
-
-class Disk(Protocol):
-    """A disk of one's own, which a broker takes in place of a path (``minilog.testing``)."""
-
-    def root_directory(self) -> Directory: ...
 
 
 # ---------------------------------------------------------------- regions
@@ -123,46 +85,6 @@ class MappedRegion(mmap.mmap):
         return native_words(self)
 
 
-class FileRegion:
-    """The same face by pread and pwrite: where mapping is not safe or not wanted."""
-
-    def __init__(self, file: File, size: int) -> None:
-        self._file = file
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, where: slice) -> bytes:
-        start, stop, _ = where.indices(self._size)
-        return self._file.read(start, max(stop - start, 0))
-
-    def __setitem__(self, where: slice, data: bytes) -> None:
-        self._file.write(where.start, data)
-
-    def view(self, start: int, stop: int) -> bytes:
-        """Return bytes to look at once."""
-        return self[start:stop]
-
-    def words(self) -> Sequence[int]:
-        """Return the bytes as little-endian 64-bit numbers, read one at a time."""
-        return RegionWords(self)
-
-
-class RegionWords(Sequence[int]):
-    """A region as little-endian 64-bit numbers, for regions that give no buffer."""
-
-    def __init__(self, region: Region) -> None:
-        self._region = region
-
-    def __len__(self) -> int:
-        return len(self._region) // 8
-
-    def __getitem__(self, number: int | slice) -> int:  # type: ignore[override]
-        assert isinstance(number, int)
-        return int.from_bytes(self._region[number * 8 : number * 8 + 8], "little")
-
-
 def native_words(region: mmap.mmap) -> Sequence[int]:
     """Return a mapped region as 64-bit numbers; a view where the machine is little-endian."""
     import sys
@@ -170,41 +92,6 @@ def native_words(region: mmap.mmap) -> Sequence[int]:
     if sys.byteorder == "little":
         return memoryview(region)[: len(region) // 8 * 8].cast("Q")
     return RegionWords(region)  # type: ignore[arg-type]
-
-
-class MapLimit:
-    """Bounds how many files are mapped at once: the first mapped is the first let go.
-
-    A map holds a descriptor (mmap dups it) and may be let go at any moment, also while a thread
-    uses it: that thread's own reference keeps it alive until it is done.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._holders: deque[MapHolder] = deque()
-
-    def admit(self, holder: MapHolder) -> None:
-        """Note that ``holder`` has mapped its files, and let go of the oldest beyond the limit."""
-        self._holders.append(holder)
-        while len(self._holders) > self._limit:
-            self._let_go()
-
-    def relieve(self) -> bool:
-        """Let go of half of what is mapped, when descriptors ran out; False if nothing is."""
-        half = (len(self._holders) + 1) // 2
-        for _ in range(half):
-            self._let_go()
-        return half > 0
-
-    def _let_go(self) -> None:
-        with contextlib.suppress(IndexError):  # another thread was faster
-            self._holders.popleft().unmap()
-
-
-class MapHolder(Protocol):
-    """Whoever maps files and can do without them for a while."""
-
-    def unmap(self) -> None: ...
 
 
 def map_limit() -> int:
@@ -221,26 +108,6 @@ def map_limit() -> int:
 def out_of_descriptors(error: OSError) -> bool:
     """Say whether an error means that too many files are open."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
-
-
-def replace_by_rename(directory: Directory, name: str, data: bytes) -> None:
-    """Make ``name`` hold ``data``, durably, out of a directory's other operations."""
-    unfinished = name + UNFINISHED
-    with contextlib.suppress(FileNotFoundError):
-        directory.unlink(unfinished)
-    file = directory.create(unfinished)
-    try:
-        file.write(0, data)
-        file.sync()
-        file.close()
-        directory.rename(unfinished, name)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            file.close()
-        with contextlib.suppress(OSError):
-            directory.unlink(unfinished)
-        raise
-    directory.sync()
 
 
 # ---------------------------------------------------------------- on disk

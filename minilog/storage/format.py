@@ -75,7 +75,6 @@ This module refuses to know files, segments and time.
 
 from __future__ import annotations
 
-import json
 import re
 from struct import Struct
 from struct import error as StructError
@@ -380,6 +379,8 @@ def is_plausible(fields: tuple[int, ...], room: int) -> bool:
 
 def encode_document(content: dict[str, Any]) -> bytes:
     """Return a small JSON file: the content, its format and its own checksum."""
+    import json  # in functions, so that importing minilog stays quick
+
     content = {"format": FORMAT, **content}
     content["crc32c"] = crc32c(_canonical(content))
     return json.dumps(content, indent=1).encode() + b"\n"
@@ -387,6 +388,8 @@ def encode_document(content: dict[str, Any]) -> bytes:
 
 def decode_document(data: bytes, path: str) -> dict[str, Any]:
     """Return a small JSON file's content; CorruptionError or UnsupportedFormatError."""
+    import json
+
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
@@ -416,4 +419,6 @@ def unsupported(path: str, version: int) -> UnsupportedFormatError:
 
 
 def _canonical(content: dict[str, Any]) -> bytes:
+    import json
+
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()

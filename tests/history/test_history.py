@@ -16,6 +16,7 @@ from minilog import Broker, Partition
 from minilog.coordinator import Coordinator
 from minilog.ledger import Ledger
 from minilog.membership import Membership
+from minilog.ownership import Ownership
 from minilog.places import Places
 from tests.history.anomalies import summary
 from tests.history.checker import check
@@ -137,7 +138,7 @@ def hand_over_at_once(patch: pytest.MonkeyPatch) -> None:
         else:
             self._owners[tp] = target
 
-    patch.setattr(Coordinator, "_hand_over", hand_over)
+    patch.setattr(Ownership, "_hand_over", hand_over)
 
 
 def count_as_done_what_is_being_returned(patch: pytest.MonkeyPatch) -> None:
@@ -207,7 +208,7 @@ def read_up_to_the_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         Broker, "stable_offsets", lambda self, partitions: [p.end_offset for p in partitions]
     )
-    patch.setattr(Broker, "hides", lambda self, transaction: False)
+    patch.setattr(Ledger, "hides", lambda self, transaction: False)
 
 
 def show_what_was_aborted(patch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ LOG, SEGMENT, RECOVER = "storage/log.py", "storage/segment.py", "storage/recover
 INDEX, FILES, FORMAT = "storage/index.py", "storage/files.py", "storage/format.py"
 SCAN, READING, OPENING = "storage/scan.py", "storage/reading.py", "storage/opening.py"
 SHARED, BROKER, HOME = "shared_log.py", "broker.py", "home.py"
+TOPIC, GROUP_SYNC, SEAM = "topic.py", "group_sync.py", "storage/seam.py"
 SHORT_APPEND = "short_append.py"
-TOPIC, GROUP_SYNC = "topic.py", "group_sync.py"
 
 
 def bug(name: str, breaks: str, layer: str, *edits: tuple[str, str, str]) -> Bug:
@@ -87,7 +87,7 @@ BUGS = [
         "a topic's settings, or all of it, are an empty file (2)",
         CRASH,
         (
-            FILES,
+            SEAM,
             "        file.write(0, data)\n        file.sync()\n",
             "        file.write(0, data)\n",
         ),
@@ -96,7 +96,7 @@ BUGS = [
         "a rename is not followed by a sync of its directory",
         "a start offset or a setting goes back after it was acknowledged (19)",
         CRASH,
-        (FILES, "        raise\n    directory.sync()\n", "        raise\n"),
+        (SEAM, "        raise\n    directory.sync()\n", "        raise\n"),
     ),
     bug(
         "a new topic's name is not synced",
