@@ -296,13 +296,42 @@ def check_disk(
     closed = len(disk.operations)
     if before is not None:
         check_reports(before, problems)
-        after = verify(disk)
+    again, after = reopened(disk, settings, now_ms, verifies=before is not None)
+    if before is not None and after is not None:
         check_counts(before, after, problems)
+    check_same(found, again, "the second opening")
+    return found, closed
+
+
+Reopened = tuple[Found, VerifyReport | None]
+MOST_REOPENED = 20_000
+_reopened: dict[int, Reopened] = {}
+
+
+def reopened(
+    disk: SimulatedDisk, settings: dict[str, Any], now_ms: int, *, verifies: bool
+) -> Reopened:
+    """Verify a log that was recovered and closed, open it once more, and return what there is.
+
+    It is whole, and opening it changes nothing (10). Most crashes of a moment recover to a few
+    outcomes: what was tried on the same bytes is remembered, as it depends on nothing else.
+    """
+    key = hash((tuple(disk.tree().items()), repr(settings), now_ms))
+    known = _reopened.get(key)
+    if known is not None and (known[1] is not None or not verifies):
+        return known
+    after = None
+    if verifies:
+        after = verify(disk)
         wrong = [str(p) for p in after.problems if not is_hint(p.path)]
         hold(not wrong, f"after recovery and close verify says: {wrong}")
+    closed = len(disk.operations)
     with opened(disk, settings, ManualClock(now_ms)) as broker:
         hold(broker.recovery.ok, f"after recovery and close: {broker.recovery}")
-        check_same(found, dump(broker), "the second opening")
-    again = [str(op) for op in disk.operations[closed:] if op.is_change and not is_hint(op.path)]
-    hold(not again, f"the second opening changed {again}")
-    return found, closed
+        found = dump(broker)
+    changes = [str(op) for op in disk.operations[closed:] if op.is_change and not is_hint(op.path)]
+    hold(not changes, f"the second opening changed {changes}")
+    if len(_reopened) >= MOST_REOPENED:
+        _reopened.clear()
+    _reopened[key] = (found, after)
+    return found, after

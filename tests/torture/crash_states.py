@@ -7,6 +7,7 @@ a promise ends it with an error that tells all of it.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -16,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "crash"))
 
 from crash_explorer import Effort, Figures, explore
 from crash_workloads import WORKLOADS
+
+from tests.torture.rounds import TELLING_S
 
 PER_MOMENT = 60
 
@@ -31,11 +34,16 @@ def run(minutes: float, seed: int, most_states: int = 2**62) -> dict[str, int | 
         most_states=most_states,
     )
     figures = Figures()
+    tells = began + TELLING_S
+    gc.set_threshold(20_000, 20, 20)  # short-lived brokers by the thousand: an eighth of the time
     while not effort.is_over(figures):
         for told in WORKLOADS:
             if effort.is_over(figures):
                 break
             explore(told, seed, effort, figures)
+            if time.monotonic() >= tells:
+                tells += TELLING_S
+                print(f"crash_states so far: {figures.as_dict()}", file=sys.stderr, flush=True)
         seed += 1
     minutes_taken = round((time.monotonic() - began) / 60, 1)
     return {**figures.as_dict(), "violations": 0, "minutes": minutes_taken, "next_seed": seed}
