@@ -60,8 +60,8 @@ def _hides(path: PathLike) -> Callable[[int], bool]:
     none is."""
     try:
         with Broker(path, read_only=True) as broker:
-            if broker.has_transactions:
-                return broker.hides
+            if broker.ledger.has_transactions:
+                return broker.ledger.hides
     except (OSError, MinilogError):
         pass  # what is wrong there is a problem that is found in its own place
     return lambda transaction: False
