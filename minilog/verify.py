@@ -11,6 +11,7 @@ from collections.abc import Callable
 from minilog.broker import Broker
 from minilog.errors import CorruptionError, MinilogError, StorageError, UnsupportedFormatError
 from minilog.home import BROKER_FILE, RESERVED_PREFIX, home_at
+from minilog.ledger import LEDGER
 from minilog.reports import VerifyReport
 from minilog.storage import Problem
 from minilog.storage.files import PathLike
@@ -34,7 +35,7 @@ def verify(path: PathLike) -> VerifyReport:
     except (CorruptionError, UnsupportedFormatError) as error:
         problems.append(_problem(error, f"{home.path}/{BROKER_FILE}"))
     marks = home.load_marks(problems) or {}
-    hides = _hides(path)
+    hides = _hides(path) if home.topic_directory(LEDGER).exists() else _hides_none
     count = size = 0
     for name, state in home.topics():
         if isinstance(state, StorageError):
@@ -64,7 +65,11 @@ def _hides(path: PathLike) -> Callable[[int], bool]:
                 return broker.ledger.hides
     except (OSError, MinilogError):
         pass  # what is wrong there is a problem that is found in its own place
-    return lambda transaction: False
+    return _hides_none
+
+
+def _hides_none(transaction: int) -> bool:
+    return False
 
 
 def _problem(error: StorageError, path: str) -> Problem:
