@@ -5,7 +5,7 @@ This module refuses to know topics and brokers, and to mend anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from minilog.errors import ConfigError, CorruptionError, UnsupportedFormatError
@@ -17,6 +17,8 @@ from minilog.storage.index import Index
 from minilog.storage.recovery import CleanMark, Problem
 from minilog.storage.segment import LARGEST_FILE, SEGMENT_FILE, log_name
 
+Hides = Callable[[int], bool]
+
 
 class Inspection(NamedTuple):
     """What was found in one log."""
@@ -24,6 +26,13 @@ class Inspection(NamedTuple):
     problems: list[Problem]
     record_count: int
     size_bytes: int
+
+
+class _Counted(NamedTuple):
+    """Which records are counted: from an offset on, and of no transaction that is hidden."""
+
+    lowest: int
+    hides: Hides
 
 
 class _Walked(NamedTuple):
@@ -37,9 +46,14 @@ class _Walked(NamedTuple):
 
 
 def inspect_log(
-    directory: Directory, identity: bytes, start_offset: int, mark: CleanMark | None
+    directory: Directory,
+    identity: bytes,
+    start_offset: int,
+    mark: CleanMark | None,
+    hides: Hides,
 ) -> Inspection:
-    """Return what reading a whole log finds; ``mark`` is what a clean close left."""
+    """Return what reading a whole log finds; ``mark`` is what a clean close left. Records of
+    transactions that it ``hides`` are read, but not counted."""
     matches = [SEGMENT_FILE.fullmatch(name) for name in directory.names()]
     bases = sorted(int(match[1]) for match in matches if match)
     if not bases:
@@ -60,7 +74,8 @@ def inspect_log(
         if is_last and base != bases[0] and _is_being_made(directory, base, mark):
             continue
         lowest = max(start_offset, base)  # records before it are kept here, but deleted
-        walked = _inspect_segment(directory, identity, base, lowest, is_last, mark, problems)
+        counted = _Counted(lowest, hides)
+        walked = _inspect_segment(directory, identity, base, counted, is_last, mark, problems)
         count += walked.record_count
         size += walked.end_position
         due = walked.end_offset
@@ -84,7 +99,7 @@ def _inspect_segment(
     directory: Directory,
     identity: bytes,
     base: int,
-    lowest: int,
+    counted: _Counted,
     is_last: bool,
     mark: CleanMark | None,
     problems: list[Problem],
@@ -97,7 +112,7 @@ def _inspect_segment(
         f.decode_header(region[0 : f.HEADER_SIZE], file.path)
     except (CorruptionError, UnsupportedFormatError) as error:
         problems.append(Problem(file.path, 0, None, getattr(error, "reason", str(error))))
-    walked = _walk(region, base, lowest, size, seed, file.path, problems)
+    walked = _walk(region, base, counted, size, seed, file.path, problems)
     end, end_offset = walked.end_position, walked.end_offset
     used = scan.last_used(region, end, size)
     is_marked = mark is not None and mark.base_offset == base
@@ -117,14 +132,13 @@ def _inspect_segment(
 def _walk(
     region: Region,
     base: int,
-    lowest: int,
+    counted: _Counted,
     size: int,
     seed: int,
     path: str,
     problems: list[Problem],
 ) -> _Walked:
-    """Walk a segment's frames from the first to the last, past damage; records are counted from
-    offset ``lowest`` on."""
+    """Walk a segment's frames from the first to the last, past damage."""
     position, due, count, largest = f.HEADER_SIZE, base, 0, 0
     is_sealed = False
     frames: dict[int, tuple[int, int]] = {}
@@ -139,8 +153,8 @@ def _walk(
                 is_sealed = True
                 break
             largest = max(largest, prefix.timestamp)
-            if prefix.next_offset > lowest:
-                count += _record_count(prefix, region, start, lowest, path, problems)
+            if prefix.next_offset > counted.lowest:
+                count += _record_count(prefix, region, start, counted, path, problems)
         used = scan.last_used(region, position, size)
         found = None
         if used > position and not is_sealed:
@@ -156,16 +170,20 @@ def _record_count(
     prefix: f.Prefix,
     region: Region,
     position: int,
-    lowest: int,
+    counted: _Counted,
     path: str,
     problems: list[Problem],
 ) -> int:
-    """Return how many records of a frame readers see from an offset on; what they cannot see is a
+    """Return how many records of a frame readers see; what should be seen and cannot is a
     problem."""
     if prefix.flags & f.CONTROL:
         return 0
     if not prefix.flags & f.COLUMNS:
-        return 1
+        if not prefix.flags & f.TRANSACTIONAL:
+            return 1
+        stop = position + f.PREFIX_SIZE + f.extension_size(prefix.flags)
+        is_hidden = counted.hides(f.decode_origin(prefix, region[position:stop]).transaction)
+        return 0 if is_hidden else 1
     frame: ColumnsFrame | None = ColumnsFrame(prefix, region, position)
     reason = "these records are not what their frame says, though its checksum is right"
     if frame is not None and frame.is_sound and prefix.codec:
@@ -176,7 +194,9 @@ def _record_count(
     if frame is None or not frame.is_sound:
         problems.append(Problem(path, position, prefix.offset, reason))
         return 0
-    return frame.count - frame.row_at(lowest)
+    if frame.origin.transaction and counted.hides(frame.origin.transaction):
+        return 0
+    return frame.count - frame.row_at(counted.lowest)
 
 
 def _inspect_index(

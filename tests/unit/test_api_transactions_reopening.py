@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import minilog
 import minilog.ledger
 from minilog import Broker, Consumer, Producer, TopicPartition
 from minilog.ledger import Ledger
@@ -229,3 +230,28 @@ broker.close()
     with Broker(log_path) as broker:
         assert broker.recovery.ok
         assert committed_values(broker) == [b"1", b"2"]
+
+
+def test_verify_counts_no_record_of_a_transaction_that_is_open_or_was_aborted(
+    log_path: Path,
+) -> None:
+    with Broker(log_path) as broker:
+        broker.create_topic("t").configure(compression="gzip")
+        producer = Producer(broker)
+        producer.send("t", b"plain")
+        for ends in ("committed", "aborted", "open"):
+            tx = producer.transaction()
+            tx.send("t", ends.encode())
+            tx.send_many("t", [ends.encode()] * 10)
+            if ends != "open":
+                tx.__exit__(None if ends == "committed" else ValueError)
+        report = minilog.verify(log_path)
+        assert (report.ok, report.record_count) == (True, 12), str(report)
+    report = minilog.verify(log_path)
+    assert (report.ok, report.record_count) == (True, 12), str(report)
+    with Broker(log_path) as broker:
+        assert len(broker.topic("t")[0]) == 12
+    ledger = log_path / "__ledger" / "0" / f"{0:020d}.log"
+    ledger.write_bytes(b"")
+    report = minilog.verify(log_path)
+    assert (report.ok, report.record_count) == (False, 34), "nobody can tell any more"
