@@ -177,12 +177,14 @@ class Partition(ShortAppend):
 
         return self._look(read)
 
+    def newest(self, offset: int) -> Records | None:
+        """Return the record at an offset if it is the last and of the commonest kind; None where
+        somebody has to look."""
+        log = self._log
+        return self._plain_at(offset) if log is not None and log.end_offset == offset + 1 else None
+
     def read_all(self, offset: int, max_records: int) -> Records:
         """Return records as ``read`` does, those of aborted transactions too."""
-        if self._log is not None and self._log.end_offset == offset + 1:
-            record = self._plain_at(offset)  # the newest: what one waits for is
-            if record is not None:
-                return record
         return self._read_now(offset, max_records, NO_LIMIT, None)
 
     def read_committed(self, offset: int, max_records: int, stable_offset: int) -> Records:

@@ -94,6 +94,7 @@ class Places:
         self._stable_offsets = stable_offsets  # for read_committed
         self._key_deserializer = key_deserializer
         self._value_deserializer = value_deserializer
+        self._needs_fetch = bool(stable_offsets or key_deserializer or value_deserializer)
         self._places: dict[TopicPartition, Place] = {}
         self._turn = 0
         self._error: tuple[Place, Exception] | None = None
@@ -247,6 +248,18 @@ class Places:
         return False
 
     # ------------------------------------------------------------ reading
+
+    def newest(self) -> tuple[Place, Records] | None:
+        """Return the only record there is, where one partition alone is read and it is of the
+        commonest kind: most hand-overs are that. None where ``fetch`` has to look, which takes four
+        times as long, and all of it is cold after a wait."""
+        if len(self._places) != 1 or self._needs_fetch or self._error is not None:
+            return None
+        (place,) = self._places.values()
+        if place.position is None or place.is_paused or place.is_given_up:
+            return None
+        records = place.partition.newest(place.position)
+        return None if records is None else (place, records)
 
     def fetch(self, limit: int, bounds: Bounds | None = None) -> list[Fetched]:
         """Return what there is at the positions, a fair share of each partition; none moves, but

@@ -54,6 +54,12 @@ class Polling:
             with self._lock:
                 if self._subscription.is_closed:
                     return EMPTY
+                newest = self._places.newest()
+                if newest is not None:
+                    place, records = newest
+                    place.deliver(records.next_offset)
+                    place.done = records.next_offset
+                    return records
                 found = self._places.fetch(limit)
                 for place, _, following, _ in found:
                     place.deliver(following)

@@ -25,6 +25,8 @@ from minilog.topic import Topic
 class Source(Protocol):
     """What a subscription needs of a broker."""
 
+    change_count: int
+
     @property
     def changes(self) -> int: ...
     @property
@@ -172,6 +174,13 @@ class Subscription:
     def begin_poll(self) -> None:
         """Take in what has come and gone, and tell the callbacks, before anything is read. The
         caller does not hold the lock."""
+        if (
+            self._membership is None
+            and self._has_announced
+            and not self._to_announce
+            and self._seen_changes == self._broker.change_count
+        ):
+            return  # most polls: nothing has
         while not self.is_closed:
             if self._membership is not None:
                 taken = self._membership.begin_poll()
