@@ -23,10 +23,9 @@ from collections.abc import Callable, Mapping
 from struct import error as StructError
 from typing import Protocol
 
-from minilog.errors import CorruptionError, MinilogError, OffsetOutOfRangeError, StorageError
+from minilog.errors import CorruptionError, MinilogError, OffsetOutOfRangeError
 from minilog.partition import Partition
 from minilog.registers import (
-    ABORTED,
     BEGUN,
     COUNT_BITS,
     ENDED,
@@ -34,7 +33,6 @@ from minilog.registers import (
     EPOCHS,
     NUMBER,
     OFFSETS,
-    SESSIONS,
     Commits,
     Ending,
     Epochs,
@@ -263,7 +261,7 @@ class Ledger:
             self.settlements |= 1  # what has ended is to be seen everywhere or nowhere
             for offset, key, value in zip(records.offsets, records.keys, records.values):
                 try:
-                    self._take(registers, key or b"", value, is_settled=True)
+                    registers.take(key or b"", value, is_settled=True, judge=self._judge)
                 except (StructError, UnicodeDecodeError, KeyError):
                     raise CorruptionError(
                         "the record passes its checksum, but minilog did not write it",
@@ -272,38 +270,6 @@ class Ledger:
                     ) from None
             self._position = records.next_offset
         self._registers = registers  # whole: others look at them meanwhile
-
-    def _take(
-        self, registers: Registers, key: bytes, value: bytes | None, *, is_settled: bool
-    ) -> None:
-        kind, name = key[:1], key[1:]
-        if kind == OFFSETS:
-            registers.commits.take(name, value)
-        elif value is None:
-            return
-        elif kind == ENDED:
-            (number,) = NUMBER.unpack(name)
-            self._take_ending(registers, number, Ending.decode(value), is_settled=is_settled)
-        elif kind == BEGUN:
-            registers.outcomes.take_beginning(name, value)
-        elif kind == SESSIONS:
-            registers.outcomes.take_session(name, value)
-        elif kind == ABORTED:
-            registers.outcomes.take_aborted(value)
-        elif kind == EPOCHS:
-            registers.epochs.take(name, value)
-
-    def _take_ending(
-        self, registers: Registers, transaction: int, ending: Ending, *, is_settled: bool
-    ) -> None:
-        is_commit = ending.is_commit and (self._judge is None or self._judge(ending))
-        if is_commit:
-            for group, offsets in ending.offsets.items():
-                registers.commits.commit(group, offsets)
-        if is_settled:
-            registers.outcomes.take_ending(transaction, is_commit=is_commit)
-        else:
-            registers.outcomes.decided[transaction] = is_commit
 
     def _append(self, key: bytes, value: bytes | None) -> int:
         with self._lock:
@@ -321,7 +287,7 @@ class Ledger:
         except (OSError, MinilogError):
             self._is_behind = False  # then nothing was appended, and reading goes on
             raise
-        self._take(self._registers, key, value, is_settled=False)
+        self._registers.take(key, value, is_settled=False, judge=self._judge)
         self._position = end
         self._is_behind = False
         self._grown_bytes += len(key) + len(value or b"") + 40
@@ -353,8 +319,10 @@ class Ledger:
     def recover(self) -> list[Problem]:
         """Judge, once every log was recovered, what groups and transactions have committed; take
         back what has not survived, durably, and report it."""
-        problems: list[Problem] = []
-        self._judge = self._judge_for(problems)
+        from minilog.survival import Survival  # most openings follow a clean close
+
+        survival = Survival(self._keeper.topic_by_id)
+        self._judge = survival.is_whole
         try:
             with self._lock:
                 self._follow()
@@ -362,10 +330,10 @@ class Ledger:
             self._judge = None
         with self._lock:
             if self._partition is None:
-                return problems
-            has_changed = bool(problems)
+                return survival.problems
+            has_changed = bool(survival.problems)
             for group, offsets in self._commits.groups.items():
-                has_changed |= self._take_back(group, offsets, problems)
+                has_changed |= survival.take_back(group, offsets)
             for transaction in list(self._outcomes.open):
                 self._outcomes.take_ending(transaction, is_commit=False)
                 has_changed = True
@@ -374,49 +342,4 @@ class Ledger:
                 self._outcomes.sessions[number] = session._replace(is_running=False)
             if has_changed:
                 self._rewrite(self._partition)  # it is on the disk before anything is appended
-        return problems
-
-    def _judge_for(self, problems: list[Problem]) -> Callable[[Ending], bool]:
-        def has_survived(ending: Ending) -> bool:
-            for place, offset in ending.ends.items():
-                partition = self._partition_at(place)
-                end = None if partition is None else _end_offset(partition)
-                if partition is not None and end is not None and offset > end:
-                    reason = (
-                        f"a transaction had committed records to offset {offset}, and the "
-                        f"partition ends at {end} after the crash: it is aborted"
-                    )
-                    problems.append(Problem(partition.path, 0, end, reason))
-                    return False
-            return True
-
-        return has_survived
-
-    def _take_back(self, group: str, offsets: Offsets, problems: list[Problem]) -> bool:
-        """Take back commits beyond the end; else what is appended there would never be read."""
-        has_changed = False
-        for place, offset in offsets.items():
-            partition = self._partition_at(place)
-            end = None if partition is None else _end_offset(partition)
-            if partition is not None and end is not None and offset > end:
-                offsets[place] = end
-                has_changed = True
-                reason = (
-                    f"group {group!r} had committed {offset}, and the partition ends at {end} "
-                    "after the crash; that is what is committed now"
-                )
-                problems.append(Problem(partition.path, 0, offset, reason))
-        return has_changed
-
-    def _partition_at(self, place: Place) -> Partition | None:
-        topic = self._keeper.topic_by_id(place.topic_id)
-        if topic is None or place.partition >= len(topic):
-            return None
-        return topic[place.partition]
-
-
-def _end_offset(partition: Partition) -> int | None:
-    try:
-        return partition.end_offset
-    except StorageError:
-        return None  # it cannot be opened, and has been reported
+        return survival.problems

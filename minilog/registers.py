@@ -21,7 +21,7 @@ This module refuses to know where records are kept, and what is done with what i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from struct import Struct
 from typing import NamedTuple
 
@@ -222,6 +222,46 @@ class Registers:
         self.commits = Commits()
         self.outcomes = Outcomes()
         self.epochs = Epochs()
+
+    def take(
+        self,
+        key: bytes,
+        value: bytes | None,
+        *,
+        is_settled: bool,
+        judge: Callable[[Ending], bool] | None,
+    ) -> None:
+        """Take one record in, by whose it is. ``is_settled``: a transaction's end is seen at once;
+        ``judge`` says, after a crash, whether its records are there."""
+        kind, name = key[:1], key[1:]
+        if kind == OFFSETS:
+            self.commits.take(name, value)
+        elif value is None:
+            return
+        elif kind == ENDED:
+            (number,) = NUMBER.unpack(name)
+            ending = Ending.decode(value)
+            is_commit = ending.is_commit and (judge is None or judge(ending))
+            self._take_ending(number, ending, is_commit=is_commit, is_settled=is_settled)
+        elif kind == BEGUN:
+            self.outcomes.take_beginning(name, value)
+        elif kind == SESSIONS:
+            self.outcomes.take_session(name, value)
+        elif kind == ABORTED:
+            self.outcomes.take_aborted(value)
+        elif kind == EPOCHS:
+            self.epochs.take(name, value)
+
+    def _take_ending(
+        self, number: int, ending: Ending, *, is_commit: bool, is_settled: bool
+    ) -> None:
+        if is_commit:
+            for group, offsets in ending.offsets.items():
+                self.commits.commit(group, offsets)
+        if is_settled:
+            self.outcomes.take_ending(number, is_commit=is_commit)
+        else:
+            self.outcomes.decided[number] = is_commit
 
 
 def packed(offsets: Mapping[Place, int]) -> bytes:

@@ -1,7 +1,7 @@
 """A topic: numbered partitions with common settings, and which key goes where.
 
-Its settings, its id and where its partitions start are one small file, ``topic.json``, replaced
-whole. This module refuses to know frames, threads that wait, and other topics.
+What of it stands on the disk beside its partitions is ``topic_files.py``'s, and whoever makes
+topics finds that here. This module refuses to know frames, threads that wait, and other topics.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from minilog.arguments import check_whole
 from minilog.clock import Clock
 from minilog.config import TopicConfig
 from minilog.errors import (
     ConfigError,
-    CorruptionError,
     InvalidPartitionsError,
     UnknownPartitionError,
     UnknownTopicError,
@@ -26,67 +25,35 @@ from minilog.records import BytesLike, bytes_of
 from minilog.reports import CompactionReport
 from minilog.storage import Log, check_codec
 from minilog.storage.files import Directory
-from minilog.storage.format import decode_document, encode_document
+from minilog.topic_files import (
+    MOST_PARTITIONS,
+    TOPIC_FILE,
+    TopicState,
+    check_partition_count,
+    log_identity,
+    make_partitions,
+    random_id,
+)
 
 if TYPE_CHECKING:
     import uuid
 
     from minilog.table import Table
 
-TOPIC_FILE = "topic.json"
-MOST_PARTITIONS = 100_000
+__all__ = [
+    "MOST_PARTITIONS",
+    "TOPIC_FILE",
+    "Lockable",
+    "Owner",
+    "Topic",
+    "TopicState",
+    "check_partition_count",
+    "log_identity",
+    "make_partitions",
+    "random_id",
+]
 
 Partitioner = Callable[[bytes, int], int]
-
-
-class TopicState(NamedTuple):
-    """What ``topic.json`` holds."""
-
-    name: str
-    id: uuid.UUID
-    partition_count: int
-    config: TopicConfig
-    start_offsets: dict[int, int]
-
-    def save(self, directory: Directory) -> None:
-        """Replace the file, durably."""
-        content = {
-            "name": self.name,
-            "id": str(self.id),
-            "partitions": self.partition_count,
-            "settings": self.config._asdict(),
-            "start_offsets": {str(n): offset for n, offset in self.start_offsets.items()},
-        }
-        directory.replace(TOPIC_FILE, encode_document(content))
-
-    @classmethod
-    def load(cls, directory: Directory) -> TopicState:
-        """Return what the file holds; CorruptionError, UnsupportedFormatError."""
-        from uuid import UUID  # imported where needed: 6 ms, of which importing minilog has 30
-
-        path = f"{directory.path}/{TOPIC_FILE}"
-        try:
-            content = decode_document(directory.read(TOPIC_FILE), path)
-        except FileNotFoundError:
-            raise CorruptionError("it is missing; restore it from a copy", path=path) from None
-        try:
-            check_partition_count(content["partitions"])
-            if not isinstance(content["name"], str):
-                raise TypeError("its name is no text")
-            starts = {int(n): offset for n, offset in content["start_offsets"].items()}
-            if any(
-                type(offset) is not int or not 0 <= offset < 2**63 for offset in starts.values()
-            ):
-                raise TypeError("a start offset is no offset")
-            return cls(
-                content["name"],
-                UUID(content["id"]),
-                content["partitions"],
-                TopicConfig.of(content["settings"]),
-                starts,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptionError(f"it lacks what a topic has ({error})", path=path) from None
 
 
 class Owner(Protocol):
@@ -393,36 +360,3 @@ class Topic:
     def _check_open(self) -> None:
         if self._refusal is not None:
             raise self._refusal()
-
-
-def random_id() -> uuid.UUID:
-    """Return an id that nothing else has."""
-    from uuid import uuid4  # as above
-
-    return uuid4()
-
-
-def log_identity(topic_id: uuid.UUID, partition: int) -> bytes:
-    """Return what the checksums of a partition's records are seeded with."""
-    return topic_id.bytes + partition.to_bytes(4, "little")
-
-
-def make_partitions(
-    directory: Directory, topic_id: uuid.UUID, numbers: range, clock: Clock
-) -> None:
-    """Make the directories and first segments of partitions, durably."""
-    for number in numbers:
-        child = directory.child(str(number))
-        if child.exists():
-            child.remove()  # left by a crash before topic.json knew of it
-        Log.create(child, log_identity(topic_id, number), 0, clock.now_ms())
-        child.sync()
-    directory.sync()
-
-
-def check_partition_count(count: object) -> None:
-    """Raise InvalidPartitionsError unless ``count`` may be a number of partitions."""
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise InvalidPartitionsError(f"partitions is {count!r}; it must be a whole number")
-    if not 1 <= count <= MOST_PARTITIONS:
-        raise InvalidPartitionsError(f"partitions is {count}; it must be 1 to {MOST_PARTITIONS}")

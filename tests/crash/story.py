@@ -443,7 +443,7 @@ def known_ids(seed: int) -> Iterator[None]:
     with (
         mock.patch("uuid.uuid4", draw),
         mock.patch("minilog.home.decode_document", remembered),
-        mock.patch("minilog.topic.decode_document", remembered),
+        mock.patch("minilog.topic_files.decode_document", remembered),
     ):
         yield
 

@@ -34,7 +34,8 @@ LOG, SEGMENT, RECOVER = "storage/log.py", "storage/segment.py", "storage/recover
 INDEX, FILES, FORMAT = "storage/index.py", "storage/files.py", "storage/format.py"
 SCAN, READING, OPENING = "storage/scan.py", "storage/reading.py", "storage/opening.py"
 SHARED, BROKER, HOME = "shared_log.py", "broker.py", "home.py"
-TOPIC, GROUP_SYNC, SEAM = "topic.py", "group_sync.py", "storage/seam.py"
+TOPIC, TOPIC_FILES = "topic.py", "topic_files.py"
+GROUP_SYNC, SEAM = "group_sync.py", "storage/seam.py"
 SHORT_APPEND = "short_append.py"
 
 
@@ -113,7 +114,7 @@ BUGS = [
         "the partition is there and its log is not (2)",
         CRASH,
         (
-            TOPIC,
+            TOPIC_FILES,
             "        child.sync()\n    directory.sync()\n",
             "        pass\n    directory.sync()\n",
         ),
