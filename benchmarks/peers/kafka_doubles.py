@@ -30,6 +30,7 @@ class Mockafka(Peer):
         "with the process; a poll never waits, partitions and groups are not those of Kafka."
     )
     is_persistent = False
+    most_records = 100_000
 
     def __init__(self, directory: Path, *, sync: Sync = "never") -> None:
         self.store = kafka_store.KafkaStore(clean=True)
