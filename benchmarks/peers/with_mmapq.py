@@ -28,14 +28,14 @@ class Mmapq(Peer):
         self.reader = mmapq.IndexedReader.create(str(directory), QUEUE, ring_size=MAPPED_REGIONS)
 
     def append_singly(self, data: Dataset) -> None:
-        with self.queue.create_appender() as appender:
-            append = appender.append
-            for stored in packed(data):
-                append(stored)
+        self.append_batches([data])
 
     def append_batches(self, batches: Sequence[Dataset]) -> None:
-        for batch in batches:
-            self.append_singly(batch)
+        with self.queue.create_appender() as appender:  # there are 256 at most, ever
+            append = appender.append
+            for batch in batches:
+                for stored in packed(batch):
+                    append(stored)
 
     def records(self) -> Iterator[Any]:
         read = self.reader.read
