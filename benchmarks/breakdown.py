@@ -244,7 +244,8 @@ def _first_touch_ns(path: Path, count: int) -> float:
     """Storing into new pages, written with zeros just before (the cheapest way that is known), less
     what storing into them again takes."""
     took = [_stores_ns(path, count * FRAME_BYTES) for _ in range(REPEATS)]
-    first, again = (min(times) for times in zip(*took, strict=True))
+    first = min(times[0] for times in took)
+    again = min(times[1] for times in took)
     return max(first - again, 0) / count
 
 

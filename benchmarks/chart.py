@@ -69,7 +69,7 @@ def _scatter(axes: Any, outcomes: Sequence[Outcome], name: str, number: int) -> 
         label=name,
         marker="o" if is_ours else MARKERS[1 + number % (len(MARKERS) - 1)],
         s=90 if is_ours else 28,
-        color="crimson" if is_ours else f"C{number % 10}",
+        color="crimson" if is_ours else f"C{number}" if number < 10 else "black",
         alpha=1 if is_ours else 0.7,
         zorder=3 if is_ours else 2,
     )

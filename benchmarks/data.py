@@ -30,7 +30,8 @@ class Scale:
         """The same with fewer records in a log, for who would take for ever."""
         if records is None:
             return self
-        return replace(self, records=min(self.records, records), large=min(self.large, records))
+        large = max(records // 10, 1)
+        return replace(self, records=min(self.records, records), large=min(self.large, large))
 
 
 SIZES = {

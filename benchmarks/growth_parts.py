@@ -30,7 +30,7 @@ def write(
     directory: Path, how: str, records: int, partitions: int, batch: int, segment_bytes: int
 ) -> Figures:
     """Nanoseconds for each record, `how` being "bulk" or "singly"; the partitions in turn."""
-    settings = {"segment_bytes": segment_bytes} if segment_bytes else {}
+    settings: dict[str, Any] = {"segment_bytes": segment_bytes} if segment_bytes else {}
     data = dataset(batch, SMALL)
     batches = records // batch
     with Broker(directory, sync="never") as broker:

@@ -138,7 +138,7 @@ def measure_beside_computing(directory: Path, seconds: float) -> dict[str, float
     """What an append, and a bare loop, keep of their rates beside a thread that computes."""
     with Broker(directory, sync="never") as broker:
         append = appender(broker.create_topic("alone")[0], dataset(STEP_RECORDS, SMALL))
-        kept = {}
+        kept: dict[str, float] = {}
         for name, work in (("append", append), ("bare loop", computing)):
             (alone,) = run_together([work], seconds)
             beside, _ = run_together([work, computing], seconds)

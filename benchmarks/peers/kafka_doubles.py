@@ -6,16 +6,19 @@ Both live in the memory of the process, and are there to be compared with as tes
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from time import perf_counter_ns
+from typing import Any, ClassVar
 
 from benchmarks.data import Dataset
 from benchmarks.machine import Lazily
+from benchmarks.peers.passage import BATCH_RECORDS, THREADS, Passage
 from benchmarks.peers.peer import HAND_OVER_TIMEOUT, Peer, Put, Sync, Take
 
 confluent_kafka = Lazily("confluent_kafka")
 mockafka = Lazily("mockafka")
 kafka_store = Lazily("mockafka.kafka_store")
 TOPIC = "bench"
+SHARED = ("shared-a", "shared-b")
 
 
 def _parts(message: Any, offset: int) -> tuple[int, int, bytes, bytes]:
@@ -30,6 +33,7 @@ class Mockafka(Peer):
         "with the process; a poll never waits, partitions and groups are not those of Kafka."
     )
     is_persistent = False
+    most_records = 100_000
 
     def __init__(self, directory: Path, *, sync: Sync = "never") -> None:
         self.store = kafka_store.KafkaStore(clean=True)
@@ -60,6 +64,11 @@ class MockCluster(Peer):
     is_persistent = False
     most_records = 20_000
     CONSUMED_AT_ONCE = 10_000
+    CONSUMING: ClassVar[dict[str, Any]] = {
+        "group.id": TOPIC,
+        "enable.auto.commit": False,
+        "fetch.wait.max.ms": 10,
+    }
 
     def __init__(self, directory: Path, *, sync: Sync = "never") -> None:
         self.producer = confluent_kafka.Producer(
@@ -120,16 +129,46 @@ class MockCluster(Peer):
             lambda: poll(HAND_OVER_TIMEOUT).value(),
         )
 
+    def pass_through_group(self, data: Dataset) -> Passage:
+        """Through two topics: the mock cluster gives each four partitions, and no way to say so."""
+        for topic in SHARED:
+            self.producer.list_topics(topic, HAND_OVER_TIMEOUT)
+        settings = {**self._settings(), "linger.ms": 0}
+        producers = [confluent_kafka.Producer(settings) for _ in range(THREADS)]
+        starts = range(0, len(data), BATCH_RECORDS)
+
+        def send(number: int) -> None:
+            producer = producers[number]
+            for start in starts[number::THREADS]:
+                batch = data.between(start, start + BATCH_RECORDS)
+                now_ms = perf_counter_ns() // 1_000_000
+                for place, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+                    producer.produce(SHARED[place % 2], value, key, timestamp=now_ms)
+                producer.poll(0)
+            producer.flush(HAND_OVER_TIMEOUT)
+            producer.close()
+
+        def receive(passage: Passage, number: int) -> None:
+            consumer = confluent_kafka.Consumer(
+                {**self._settings(), **self.CONSUMING, "auto.offset.reset": "earliest"}
+            )
+            consumer.subscribe(list(SHARED))
+            while not passage.is_over:
+                messages = consumer.consume(BATCH_RECORDS, timeout=0.01)
+                if messages:
+                    waited_ms = perf_counter_ns() // 1_000_000 - messages[0].timestamp()[1]
+                    passage.take(len(messages), waited_ms)
+                else:
+                    passage.shares[number] = len(consumer.assignment())
+            consumer.close()
+
+        return Passage(len(data), send, receive)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"bootstrap.servers": self.servers, "log_level": 0}
+
     def _consumer(self) -> Any:
-        consumer = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": self.servers,
-                "group.id": TOPIC,
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 10,
-                "log_level": 0,
-            }
-        )
+        consumer = confluent_kafka.Consumer({**self._settings(), **self.CONSUMING})
         consumer.assign([confluent_kafka.TopicPartition(TOPIC, 0, 0)])
         return consumer
 

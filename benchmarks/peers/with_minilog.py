@@ -1,22 +1,19 @@
 """minilog itself, by its public face alone."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from threading import Lock
 from time import perf_counter_ns
 from typing import Any
 
 import minilog
 from benchmarks.data import Dataset
+from benchmarks.peers.passage import BATCH_RECORDS, PARTITIONS, THREADS, Passage
 from benchmarks.peers.peer import HAND_OVER_TIMEOUT, Peer, Put, Sync, Take
 
 TOPIC = "bench"
 SHARED = "shared"  # by a group
-SHARED_BATCH = 500
-THREADS = 4
 READ_RECORDS = 10_000
 SEALED_BYTES = 4 << 20
 READ_BYTES = 256 << 10  # whichever comes first
@@ -139,41 +136,31 @@ class Minilog(Peer):
         append = self.partition.append
         return lambda key, value: append(value, key=key), lambda: poll(HAND_OVER_TIMEOUT)[0]
 
-    def pass_through_group(self, data: Dataset) -> list[float]:
-        """Send everything by four threads to eight partitions, poll it by four members of a group;
-        return for each poll how long its oldest record was on the way, in milliseconds."""
-        self.broker.create_topic(SHARED, partitions=8)
-        count = len(data.values)
-        starts = range(0, count, SHARED_BATCH)
-        latencies: list[float] = []
-        left = [count]
-        guard = Lock()
+    def pass_through_group(self, data: Dataset) -> Passage:
+        """Send everything by some threads, poll it by as many members of a group."""
+        self.broker.create_topic(SHARED, partitions=PARTITIONS)
+        starts = range(0, len(data), BATCH_RECORDS)
 
-        def produce(number: int) -> None:
+        def send(number: int) -> None:
             producer = minilog.Producer(self.broker)
             for start in starts[number::THREADS]:
-                stop = start + SHARED_BATCH
+                stop = start + BATCH_RECORDS
                 now_us = perf_counter_ns() // 1000
                 producer.send_many(
                     SHARED, data.values[start:stop], keys=data.keys[start:stop], timestamps=now_us
                 )
 
-        def consume() -> None:
+        def receive(passage: Passage, number: int) -> None:
             with minilog.Consumer(self.broker, SHARED, group="bench") as consumer:
-                while left[0] > 0:
+                while not passage.is_over:
                     records = consumer.poll(0.01, max_records=5000)
                     if records:
                         waited_us = perf_counter_ns() // 1000 - records.timestamps[0]
-                        with guard:
-                            left[0] -= len(records.values)
-                            latencies.append(waited_us / 1000)
+                        passage.take(len(records.values), waited_us / 1000)
+                    else:
+                        passage.shares[number] = len(consumer.assignment())
 
-        with ThreadPoolExecutor(2 * THREADS) as pool:
-            work = [pool.submit(consume) for _ in range(THREADS)]
-            work += [pool.submit(produce, number) for number in range(THREADS)]
-            for each in work:
-                each.result()
-        return latencies
+        return Passage(len(data), send, receive)
 
     def flush(self) -> None:
         self.broker.flush()

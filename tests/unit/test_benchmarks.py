@@ -212,6 +212,7 @@ def test_installed_peer_gives_back_every_record_it_was_given(
 
 def test_slow_peer_gets_fewer_records() -> None:
     assert SIZES["full"].at_most(500).records == 500
+    assert SIZES["full"].at_most(500).large == 50
     assert SIZES["tiny"].at_most(20_000) == SIZES["tiny"]
     assert SIZES["full"].at_most(None) is SIZES["full"]
 
