@@ -17,6 +17,14 @@ UNCHANGED = "unchanged"
 LAYERS: dict[str, list[str]] = {
     CRASH_STATES: ["-m", "tests.planted_bugs.crash_layer"],
     UNCHANGED: ["-m", "tests.planted_bugs.crash_layer", "30"],  # seconds
+    "backends": [
+        "-m",
+        "pytest",
+        "-x",
+        "tests/unit/test_file_backends.py",
+        "tests/unit/test_format.py",
+        "tests/unit/test_index.py",
+    ],
     "unit": ["-m", "pytest", "-x", "tests/unit"],
     "recovery": [
         "-m",
