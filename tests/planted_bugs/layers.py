@@ -10,11 +10,21 @@ import sys
 import time
 from pathlib import Path
 
-TIMEOUT_S = 900
+TIMEOUT_S = 3600  # a machine may be busy; what does not return is caught
 CRASH_STATES = "crash states"
+UNCHANGED = "unchanged"
 
 LAYERS: dict[str, list[str]] = {
     CRASH_STATES: ["-m", "tests.planted_bugs.crash_layer"],
+    UNCHANGED: ["-m", "tests.planted_bugs.crash_layer", "30"],  # seconds
+    "backends": [
+        "-m",
+        "pytest",
+        "-x",
+        "tests/unit/test_file_backends.py",
+        "tests/unit/test_format.py",
+        "tests/unit/test_index.py",
+    ],
     "unit": ["-m", "pytest", "-x", "tests/unit"],
     "recovery": [
         "-m",

@@ -27,7 +27,7 @@ class Bug(NamedTuple):
     edits: tuple[Edit, ...]
 
 
-CRASH, FAULTS, DAMAGE, UNIT = "crash states", "faults", "damage", "unit"
+CRASH, FAULTS, DAMAGE, BACKENDS = "crash states", "faults", "damage", "backends"
 RECOVERY, INTERRUPTS, KILLS, SYNCS = "recovery", "interrupts", "kills", "sync failures"
 
 LOG, SEGMENT, RECOVER = "storage/log.py", "storage/segment.py", "storage/recovery.py"
@@ -159,7 +159,7 @@ BUGS = [
     bug(
         "a log's own directory is made and its name not synced",
         "a power cut takes the whole log (2)",
-        UNIT,
+        BACKENDS,
         (
             FILES,
             "                os.mkdir(path, DIRECTORY_MODE)\n"
@@ -380,7 +380,7 @@ BUGS = [
     bug(
         "an index entry's time is believed without its checksum",
         "a look-up by time skips records (11)",
-        UNIT,
+        BACKENDS,
         (
             INDEX,
             "            if times[2 * found + 1] == self._check(largest, entry) "
@@ -412,7 +412,7 @@ BUGS = [
     bug(
         "the checksum leaves its seed out",
         "frames of another segment are records of this one (5)",
-        UNIT,
+        BACKENDS,
         (
             FORMAT,
             '    return crc32c(base_offset.to_bytes(8, "little"), crc32c(identity))\n',
@@ -524,7 +524,7 @@ BUGS = [
     bug(
         "a short write passes for a whole one",
         "a full disk tears an acknowledged record (13)",
-        UNIT,
+        BACKENDS,
         (
             FILES,
             "        if written == len(data):\n            return\n",
@@ -534,13 +534,13 @@ BUGS = [
     bug(
         "a reservation that failed leaves its part behind",
         "the file is larger than what is mapped of it (13)",
-        UNIT,
+        BACKENDS,
         (FILES, "                os.ftruncate(self._fd, before)\n", ""),
     ),
     bug(
         "the lock is not taken",
         "two processes write the same files (14)",
-        UNIT,
+        BACKENDS,
         (
             FILES,
             "fcntl.LOCK_EX | fcntl.LOCK_NB",

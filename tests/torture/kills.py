@@ -231,7 +231,7 @@ def kill_some(
     """Kill one writer of a log after another, and look at it after each."""
     workload, partitions, segment_bytes = shape
     is_slow = sync == "always" or workload in ("reopening", "topics", "deleting")
-    most = 60 if is_slow else 150 if workload == "batches" else 700
+    most = 30 if is_slow else 40 if workload == "batches" else 250
     make_log(path, partitions, segment_bytes)
     known: Acks = {}
     for _ in range(kills):
@@ -438,7 +438,7 @@ def run(minutes: float, seed: int) -> Figures:
             kind = ["moments"]
         with rounds.judged(round_seed, f"{kind[0]}, {shape}, {sync}; files in {root}"):
             if kind == ["moments"]:
-                kills = chance.randrange(2, 6)
+                kills = chance.randrange(4, 12)
                 kill_some(root / "log", shape, sync, kills, chance, rounds.counts)
             elif kind == ["calls"]:
                 logs = (root / f"log-{number}" for number in range(10_000))
