@@ -181,7 +181,7 @@ def test_a_consumer_s_drain_comes_to_its_end_behind_gaps(
 ) -> None:
     partition, start, end, seen = written
     partition.append(b"behind")
-    consumer = Consumer(partition._host._owner, "t")  # type: ignore[attr-defined]
+    consumer = Consumer(partition._host._owner._house, "t")  # type: ignore[attr-defined]
     assert [record.offset for record in consumer.drain()] == [*range(start), *seen, end]
 
 
