@@ -136,7 +136,8 @@ class Catalog:
         return len(self.topics) != before
 
     def _unknown(self, name: object) -> UnknownTopicError:
-        there = {other: None for other in self.topics if self.find(other) is not None}
+        others = [other for other in self.topics if other != name]  # it may be going just now
+        there = {other: None for other in others if self.find(other) is not None}
         hint = nearest(str(name), there) if there else "; there are none yet"
         return UnknownTopicError(f"no topic {name!r}{hint}")
 

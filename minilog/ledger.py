@@ -341,5 +341,17 @@ class Ledger:
                 has_changed |= session.is_running
                 self._outcomes.sessions[number] = session._replace(is_running=False)
             if has_changed:
-                self._rewrite(self._partition)  # it is on the disk before anything is appended
+                self._decide(self._partition)  # before anything is appended
         return survival.problems
+
+    def _decide(self, partition: Partition) -> None:
+        """Have what was judged on the disk before anything is appended; StorageError."""
+        try:
+            self._rewrite(partition)
+        except OSError as error:
+            raise StorageError(
+                f"{partition.path}: what groups and transactions came to in the crash could not "
+                f"be written ({error}), and has to be before anything else is. Nothing was lost: "
+                "make room, or mend what is wrong there, and open it again; read_only=True opens "
+                "it as it is"
+            ) from error

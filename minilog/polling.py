@@ -10,10 +10,12 @@ This module refuses to know what is read, where positions begin, and what is com
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from minilog.clock import Clock, Deadline
+from minilog.errors import UnknownTopicError
 from minilog.membership import Membership
 from minilog.news import News
 from minilog.places import Bounds, Places
@@ -101,12 +103,17 @@ class Polling:
 
     def bounds(self) -> Bounds:
         """Return up to where each partition is read now; the caller holds the lock."""
-        return {tp: self._places.end_of(place.partition) for tp, place in self._places.running()}
+        bounds = {}
+        for tp, place in self._places.running():
+            with contextlib.suppress(UnknownTopicError):  # a group has yet to take it away
+                bounds[tp] = self._places.end_of(place.partition)
+        return bounds
 
     def drain(self, bounds: Bounds) -> Iterator[Record]:
         """Yield the records before the bounds, and stop."""
         while not self._subscription.is_over() and self._is_before(bounds):
             yield from self._yield_now(bounds)
+        self._subscription.tell_of_deleted()
 
     def _is_before(self, bounds: Bounds) -> bool:
         """Say whether there is anything left to read before the bounds."""

@@ -1,7 +1,9 @@
 """What a consumer reads: topics it subscribed to, partitions it was assigned, its group's share.
 
 Topics and partitions come and go; what is new is taken in and told to the callback, once, before
-anything of it is delivered. A pattern is matched from the start of a name, as ``re.match``.
+anything of it is delivered. That a topic is gone which was named is told by an error, once: what is
+left is read on, and so is a topic that is made again by that name. A pattern is matched from the
+start of a name, as ``re.match``.
 
 The consumer's lock is over it: held by the caller where nothing else is said, never while a
 callback runs. This module refuses to know positions, records and waiting.
@@ -61,6 +63,9 @@ class Subscription:
         self._names: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
         self._is_assigned = False
+        self._named: frozenset[str] = frozenset()  # subscribed to, or partitions of them assigned
+        self._missing: frozenset[str] = frozenset()  # of those, which are deleted now
+        self._to_tell: frozenset[str] = frozenset()  # and nobody was told so yet
         self._callbacks: dict[str, Callback | None] = {}
         self._to_announce: list[TopicPartition] = []
         self._has_announced = False
@@ -91,6 +96,7 @@ class Subscription:
         if self._membership is not None:
             self._membership.join(names, pattern, callbacks)
         self._names, self._pattern, self._callbacks = names, pattern, callbacks
+        self._name(names)
         self._places.forget_error()
         self.refresh(is_first=True)
 
@@ -100,6 +106,7 @@ class Subscription:
             raise ConfigError("this consumer has subscribed to topics; unsubscribe() first")
         found = {tp: self._broker.topic(tp.topic)[tp.partition] for tp in wanted}
         self._is_assigned = True
+        self._name(frozenset(tp.topic for tp in wanted))
         self._places.forget_error()
         membership = self._membership
         make = self._places.first_place if membership is None else membership.place_for()
@@ -123,6 +130,7 @@ class Subscription:
             with self._lock:
                 self._names, self._pattern, self._is_assigned = frozenset(), None, False
                 self._callbacks, self._to_announce, self._has_announced = {}, [], False
+                self._name(frozenset())
                 self._places.clear()
             if membership is not None and not self._broker.is_closed:
                 membership.leave(for_good=for_good)
@@ -159,6 +167,30 @@ class Subscription:
                         found[TopicPartition(name, partition.index)] = partition
         make = self._places.first_place if is_first else self._places.later_place
         self._to_announce += self._places.replace(found, make)
+        self._note_missing(self._named - {tp.topic for tp in found})
+
+    def _name(self, names: frozenset[str]) -> None:
+        self._named, self._missing, self._to_tell = names, frozenset(), frozenset()
+
+    def _note_missing(self, names: frozenset[str]) -> None:
+        self._to_tell = (self._to_tell | (names - self._missing)) & names
+        self._missing = names
+
+    def tell_of_deleted(self) -> None:
+        """Raise UnknownTopicError, once, where a topic that was named is deleted now. The caller
+        does not hold the lock."""
+        with self._lock:
+            if self._is_assigned:
+                self.refresh()
+            elif self._membership is not None and self._seen_changes != self._broker.changes:
+                self._seen_changes = self._broker.changes
+                self._note_missing(frozenset(filter(self._is_deleted, self._named)))
+            gone, self._to_tell = sorted(self._to_tell), frozenset()
+        if gone:
+            raise UnknownTopicError(
+                f"{', '.join(map(repr, gone))} was deleted, and is read no more until a topic of "
+                "that name is made; what else was named is: poll again, or unsubscribe()"
+            )
 
     def _is_deleted(self, name: str) -> bool:
         try:
@@ -191,6 +223,7 @@ class Subscription:
                     self.refresh()
             self._announce()
             if not self._to_announce:
+                self.tell_of_deleted()
                 return
 
     def _announce(self) -> None:

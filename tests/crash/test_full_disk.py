@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 import minilog
-from minilog import Broker, Partition
+from minilog import Broker, Consumer, Partition, Producer, StorageError
+from minilog.testing import FaultPlan, FaultyDisk
 
 RunPython = Callable[..., str]
 
@@ -156,6 +157,33 @@ def test_a_full_disk_stops_neither_reading_nor_opening_nor_closing(small_disk: P
     with Broker(path) as broker:
         assert list(broker.topic("t")[0]) == expected
         assert broker.topic("t")[0].append(b"more") == 50
+
+
+def test_a_crash_s_transactions_that_find_no_room_keep_the_log_shut_and_say_why(
+    log_path: Path,
+) -> None:
+    """What they came to has to be written before anything else is. It was a bare OSError."""
+    disk = FaultyDisk(log_path)
+    crashed = Broker(disk)
+    crashed.create_topic("t")
+    producer = Producer(crashed)
+    with producer.transaction() as transaction:
+        transaction.send("t", b"committed")
+    producer.transaction().send("t", b"open")
+    crashed.refuse_in_child()  # as the end of its process does
+    disk.arm(FaultPlan("ENOSPC", lasts=True, operations=frozenset({"reserve", "write"})))
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"ENOSPC.*open it again") as caught:
+            Broker(disk)
+        assert isinstance(caught.value.__cause__, OSError)
+        with Broker(disk, read_only=True) as reading:
+            consumer = Consumer(reading, "t", isolation="read_committed")
+            assert [record.value for record in consumer.drain()] == [b"committed"]
+    disk.mend()
+    with Broker(disk) as broker:
+        assert [record.value for record in broker.topic("t")[0]] == [b"committed"]
+        assert broker.topic("t")[0].append(b"more") == 3
+    assert minilog.verify(log_path).ok
 
 
 def test_changing_a_topic_on_a_full_disk_changes_nothing(small_disk: Path) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -202,18 +203,84 @@ def test_records_of_a_deleted_topic_do_not_come_and_a_new_one_is_read_whole(
     assert [r.value for r in consumer.drain()] == [b"x-old/0/%d" % n for n in range(3)]
 
 
-def test_a_topic_deleted_under_its_reader_gives_nothing_or_unknown_topic(broker: Broker) -> None:
+GROUPS: list[dict[str, Any]] = [{}, {"group": "g"}]
+
+
+def told_of(consumer: Consumer, look: Callable[[Consumer], Any]) -> int:
+    """Say how often it is told that a topic is unknown, of three times it looks."""
+    count = 0
+    for _ in range(3):
+        try:
+            assert not look(consumer)
+        except UnknownTopicError as error:
+            count += "'a' was deleted" in str(error)
+    return count
+
+
+@pytest.mark.parametrize("settings", GROUPS, ids=["alone", "in a group"])
+@pytest.mark.parametrize("how", ["subscribed", "assigned"])
+@pytest.mark.parametrize("look", [Consumer.poll, lambda c: list(c.drain())], ids=["poll", "drain"])
+def test_that_a_topic_it_named_was_deleted_is_told_a_consumer_once(
+    broker: Broker, settings: Any, how: str, look: Callable[[Consumer], Any]
+) -> None:
+    """It was told nothing, and waited for ever for what could never come."""
     topic = filled(broker, "a", 5)
-    consumer = Consumer(broker, "a")
-    assert len(consumer.poll(max_records=2)) == 2
+    filled(broker, "b", 1)
+    consumer = Consumer(broker, **settings)
+    if how == "subscribed":
+        consumer.subscribe(["a", "b"])
+    else:
+        consumer.assign([("a", 0), ("b", 0)])
+    assert len(list(consumer.drain())) == 6
     broker.delete_topic("a")
-    try:
-        after = list(consumer.poll())
-    except UnknownTopicError:
-        after = []
-    assert after == []
     with pytest.raises(UnknownTopicError):
         topic[0].append(b"v")
+    assert told_of(consumer, look) == 1
+    broker.topic("b")[0].append(b"more")
+    assert [record.value for record in consumer.poll()] == [b"more"], "what is left is read on"
+    filled(broker, "a", 2)
+    if how == "subscribed":
+        assert len(consumer.poll()) + len(consumer.poll()) == 2, "so is one that is made again"
+        broker.delete_topic("a")
+        assert told_of(consumer, look) == 1
+
+
+@pytest.mark.parametrize("settings", GROUPS, ids=["alone", "in a group"])
+def test_a_waiting_poll_is_told_of_a_topic_that_is_deleted_meanwhile(
+    broker: Broker, settings: Any
+) -> None:
+    filled(broker, "a", 0)
+    consumer = Consumer(broker, "a", **settings)
+    assert not consumer.poll()
+    deleting = threading.Thread(target=broker.delete_topic, args=("a",))
+    deleting.start()
+    with pytest.raises(UnknownTopicError):
+        consumer.poll(timeout=None)
+    deleting.join()
+
+
+def test_a_topic_that_was_only_matched_goes_without_a_word(broker: Broker) -> None:
+    filled(broker, "a", 1)
+    consumer = Consumer(broker, re.compile("a"))
+    assert len(consumer.poll()) == 1
+    broker.delete_topic("a")
+    assert not consumer.poll()
+    consumer.close()
+    filled(broker, "a", 1)
+    named = Consumer(broker, "a")
+    broker.delete_topic("a")
+    named.unsubscribe()
+    assert not named.poll()
+
+
+def test_a_reader_is_told_of_a_topic_that_its_writer_has_deleted(tmp_path: Path) -> None:
+    with Broker(tmp_path / "log") as writer:
+        filled(writer, "a", 1)
+        with Broker(tmp_path / "log", read_only=True) as reading:
+            consumer = Consumer(reading, "a")
+            assert len(consumer.poll()) == 1
+            writer.delete_topic("a")
+            assert told_of(consumer, Consumer.poll) == 1
 
 
 # -- poll ---------------------------------------------------------------------------------------
