@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from struct import error as StructError
 from typing import Protocol
 
-from minilog.errors import CorruptionError, MinilogError, OffsetOutOfRangeError
+from minilog.errors import CorruptionError, MinilogError, OffsetOutOfRangeError, StorageError
 from minilog.partition import Partition
 from minilog.registers import (
     BEGUN,
