@@ -39,7 +39,8 @@ def run_threads(workload: Workload, operations: int) -> History:
     """Have every actor in a thread of its own until so many operations were recorded."""
     history = workload.setting.history
     failures: list[BaseException] = []
-    # Who sends is faster than who reads: for each step of a reader there is one of a sender.
+    # Who sends is faster than who reads: for each step of a reader there is one of a sender, or
+    # after a while without: all who read may be waiting for records, or for the clock to be turned.
     turns = threading.Semaphore(HEAD_START)
 
     def live(name: str, step: Callable[[], None]) -> None:
@@ -48,8 +49,8 @@ def run_threads(workload: Workload, operations: int) -> History:
             while len(history) < operations and not failures:
                 if is_reading:
                     turns.release()
-                elif not turns.acquire(timeout=LOOK_AGAIN_S):
-                    continue
+                else:
+                    turns.acquire(timeout=LOOK_AGAIN_S)
                 step()
         except BaseException as error:
             failures.append(error)
