@@ -16,7 +16,9 @@ Floor plan, each room knowing only those above it:
     index.py      sparse indexes, by offset and by time
     view.py       a look at one mapped segment; one record by its offset
     reading.py    reading a mapped segment: find, return records, find by time
-    segment.py    one .log and its indexes: append, read, seal
+    segment_files.py    a segment's files: made, opened, mapped, sealed or not
+    indexed_segment.py  its index: made as frames come, mended, made anew
+    segment.py    append to it, seal, sync, follow
     recovery.py   what opening does after a crash; torn told from corrupt
     opening.py    which segments there are, and where the last of them ends
     readable_log.py  reading across them

@@ -15,7 +15,7 @@ from minilog.storage.columns import ColumnsFrame
 from minilog.storage.files import Directory, FileRegion, Region
 from minilog.storage.index import Index
 from minilog.storage.recovery import CleanMark, Problem
-from minilog.storage.segment import LARGEST_FILE, SEGMENT_FILE, log_name
+from minilog.storage.segment_files import LARGEST_FILE, SEGMENT_FILE, log_name
 
 Hides = Callable[[int], bool]
 

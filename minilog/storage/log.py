@@ -22,7 +22,8 @@ from minilog.storage.files import UNFINISHED, Directory, MapLimit
 from minilog.storage.opening import Opening, bases_in, open_segments
 from minilog.storage.readable_log import ReadableLog, by_base
 from minilog.storage.recovery import CleanMark
-from minilog.storage.segment import Place, Segment, log_name
+from minilog.storage.segment import Segment
+from minilog.storage.segment_files import Place, log_name
 
 
 class Log(ReadableLog):

@@ -25,7 +25,8 @@ from minilog.storage.recovery import (
     resume_clean,
     resume_unclean,
 )
-from minilog.storage.segment import SEGMENT_FILE, Place, Segment, log_name
+from minilog.storage.segment import Segment
+from minilog.storage.segment_files import SEGMENT_FILE, Place, log_name
 
 INDEX_FILE = re.compile(r"[0-9]{20}" + UNFINISHED + r"?\.(time)?index")
 UNFINISHED_FILE = re.compile(r"[0-9]{20}\.log" + UNFINISHED)  # compaction was writing it

@@ -36,7 +36,7 @@ SCAN, READING, OPENING = "storage/scan.py", "storage/reading.py", "storage/openi
 SHARED, BROKER, HOME = "shared_log.py", "broker.py", "home.py"
 TOPIC, TOPIC_FILES = "topic.py", "topic_files.py"
 GROUP_SYNC, SEAM = "group_sync.py", "storage/seam.py"
-SHORT_APPEND = "short_append.py"
+SHORT_APPEND, INDEXED = "short_append.py", "storage/indexed_segment.py"
 
 
 def bug(name: str, breaks: str, layer: str, *edits: tuple[str, str, str]) -> Bug:
@@ -319,7 +319,7 @@ BUGS = [
         "records before it that were lost are corruption for ever (6)",
         CRASH,
         (
-            SEGMENT,
+            INDEXED,
             "                if same_boot or position <= durable:\n",
             "                if same_boot or position:\n",
         ),
