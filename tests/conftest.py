@@ -10,11 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import minilog
 from minilog import Broker, ConfigError
 from minilog.storage import check_codec
 from minilog.testing import ManualClock
+
+# How long an example takes says something about the machine alone.
+settings.register_profile("minilog", deadline=None)
+settings.load_profile("minilog")
+
 
 PACKAGE_ROOT = Path(minilog.__file__).parent.parent
 
