@@ -325,7 +325,7 @@ class Ledger:
         partition = self._partition_at(place)
         try:
             return 0 if partition is None else partition.end_offset
-        except StorageError:  # it cannot be opened
+        except (OSError, MinilogError):
             return LARGEST
 
     def _first_at(self, place: Place) -> int:
