@@ -51,7 +51,9 @@ WITHOUT_LOG_FLUSH = 2
 WRITE_BACK = 7  # sync_file_range: wait before, write, wait after
 PAGE = 4096
 IMAGE_BYTES = {"ext4": 96 * 2**20, "xfs": 320 * 2**20}
-MOUNTS = {"ext4": ["data=ordered", "data=writeback", "data=journal"], "xfs": ["defaults"]}
+# Not data=journal: a store into a mapped page while that is shut down is a BUG of the kernel's own
+# (Linux 6.18, jbd2_journal_dirty_metadata), and leaves a process that nobody can end.
+MOUNTS = {"ext4": ["data=ordered", "data=writeback"], "xfs": ["defaults"]}
 CUTS_PER_IMAGE = 8
 
 
@@ -115,6 +117,15 @@ class LoopDisk:
     def _mount(self) -> None:
         command("mount", "-o", self._options, self._device, self.root)
         self._is_mounted = True
+
+    def sync(self) -> None:
+        """Have all of it written, and nothing of any other disk."""
+        directory = os.open(self.root, os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(directory):
+                raise OSError(ctypes.get_errno(), "syncfs")
+        finally:
+            os.close(directory)
 
     def cut(self) -> int:
         """Take the power away; return the moment (monotonic, ns) before which all was well."""
@@ -268,7 +279,7 @@ def cut_some(
     """Cut the power under a writer, perhaps again under the one that recovers, and look."""
     workload, partitions, segment_bytes = shape
     make_log(path, partitions, segment_bytes)
-    os.sync()
+    disk.sync()
     sure: Acks = {}
     most: Acks = {}
     is_slow = sync == "always" or workload in ("reopening", "topics", "deleting")
