@@ -128,10 +128,13 @@ class Buffer:
             self.timestamps.update(enumerate(rows.timestamps, first))
         self.size += sum(rows.sizes)
 
-    def append_to(self, partition: Partition, source: Source | None = None) -> range:
-        """Write the records as one batch."""
+    def append_to(
+        self, partition: Partition, source: Source | None = None, timestamp: int | None = None
+    ) -> range:
+        """Write the records as one batch; ``timestamp`` is that of all that have none."""
         count = len(self.values)
-        headers = timestamps = None
+        headers: list[Any] | None = None
+        timestamps: list[Any] | int | None = timestamp
         if self.headers:
             headers = [self.headers.get(number) for number in range(count)]
         if self.timestamps:

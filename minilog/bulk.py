@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import groupby, tee
+from itertools import groupby
 from typing import Any
 
 from minilog.arguments import is_column
@@ -37,6 +37,7 @@ class Bulk:
         self._batch_bytes = batch_bytes
         self._source = source
         self._write_within = write
+        self._timestamp: int | None = None  # of all of them
         self._written: dict[int, range] = {}
 
     def send(
@@ -89,6 +90,8 @@ class Bulk:
                 piece = [None if c is None else c[start : start + step] for c in columns]
                 self._send_at_hand(target, piece, _size_at_hand(piece) or 0)
             return
+        if timestamps is None:
+            timestamps = self._timestamp
         given = {"keys": keys, "headers": headers, "timestamps": timestamps}
         if self._source is None:
             self._append(target, partial(target.append_many, values, **given))
@@ -100,9 +103,7 @@ class Bulk:
     ) -> list[Iterable[Any] | None]:
         """Return the columns of a bulk send, serialized as they are taken."""
         if timestamps is not None and not isinstance(timestamps, Iterable):
-            one = timestamp_of(timestamps)
-            values, counted = tee(values)
-            timestamps = (one for _ in counted)
+            self._timestamp, timestamps = timestamp_of(timestamps), None
         names = ("values", "keys", "headers", "timestamps")
         columns = dict(zip(names, (values, keys, headers, timestamps)))
         for name, column in columns.items():
@@ -150,7 +151,7 @@ class Bulk:
 
     def _write(self, topic: str, number: int, buffer: Buffer) -> None:
         target = self._router.partitions(topic)[number]
-        self._append(target, lambda: buffer.append_to(target, self._source))
+        self._append(target, lambda: buffer.append_to(target, self._source, self._timestamp))
 
     def _append(self, target: Partition, append: Callable[[], range]) -> None:
         offsets = append() if self._write_within is None else self._write_within(target, append)
