@@ -83,9 +83,16 @@ def test_a_cleaning_interrupted_anywhere_leaves_the_log_usable(
             broker.close()
 
     step = 71 if where == "memory" else 191
+    brokers: list[Broker] = []
+
+    def begin(number: int) -> Opened:
+        broker, partition = opened(path_of(number), settings)
+        brokers[:] = [broker]
+        return broker, partition
+
     failures = interrupted_everywhere(
-        lambda number: opened(path_of(number), settings),
-        lambda partition: clean(partition._host._owner),  # type: ignore[attr-defined]
+        begin,
+        lambda partition: clean(brokers[0]),
         check,
         count(len(name), step),
     )
