@@ -13,7 +13,7 @@ import pytest
 from minilog import Broker, verify
 from minilog.testing import CrashPlan, ManualClock, SimulatedDisk
 from minilog.testing.crashes import SECTOR
-from minilog.testing.trace import Operation
+from minilog.testing.trace import RENAME, Operation
 
 SMALL = {"segment_bytes": 256, "index_interval_bytes": 64}
 Loses = Callable[[Operation], bool]
@@ -275,6 +275,34 @@ def test_a_deletion_that_a_kill_cut_off_does_not_come_back_without_its_files() -
         lost = frozenset(n for n, op in timeline.pending.items() if op.kind == "rename")
         with opened(killed.after(timeline, CrashPlan(at, lost=lost))) as broker:
             assert broker.recovery.ok, f"{at}: {broker.recovery}"
+
+
+def test_what_compaction_replaced_is_removed_when_the_replacement_is_durable() -> None:
+    """Killed when a compacted segment had the name of the first it stands for, which was not
+    synced. The next opening removed the others; a power cut took the name back, and synced records
+    were gone."""
+    disk = SimulatedDisk()
+    broker = opened(disk)
+    topic = broker.create_topic("t", cleanup_policy="compact", **SMALL)
+    for keys in ("abacab", "ab"):  # a segment each
+        for number, key in enumerate(keys):
+            topic[0].append(b"%d" % number * 60, key=key.encode())
+        began = len(disk.operations)
+        topic.compact()
+    before = {record.key: record.value for record in topic[0]}
+    renames = [n for n, op in enumerate(disk.operations) if n >= began and is_replacement(op)]
+    assert renames
+    for rename in renames:
+        killed = disk.crash(CrashPlan(rename + 1, is_power_cut=False))
+        opened(killed).refuse_in_child()
+        for at in range(killed.inherited_count, len(killed.operations) + 1):
+            with opened(cut_power(killed, is_replacement, at)) as broker:
+                latest = {record.key: record.value for record in broker.topic("t")[0]}
+            assert latest == before, f"cut after {at} operations"
+
+
+def is_replacement(operation: Operation) -> bool:
+    return operation.kind is RENAME and operation.path.endswith(".log~")
 
 
 def test_a_dropped_tail_does_not_come_back_behind_the_next_record() -> None:
