@@ -109,17 +109,21 @@ def _without_superseded(
     """Remove the segments whose records are in one that compaction has put for them, and
     those that have none at or behind the start."""
     kept: list[int] = []
+    gone: list[Segment] = []
     due = 0
     for base, following in zip(bases, [*bases[1:], None]):
         segment = Segment(place, base, config, 0)
         is_dropped = following is not None and following <= start_offset
         if base < due or is_dropped:
-            segment.remove()
+            gone.append(segment)
             continue
         kept.append(base)
         if following is not None and segment.is_of_compaction() and segment.load_seal():
             due = segment.next_offset
-    if len(kept) < len(bases):
+    if gone:
+        place.directory.sync()  # one was killed before the name of what replaces them was durable
+        for segment in gone:
+            segment.remove()
         place.directory.sync()  # a clean mark will vouch for what is left
     return kept
 

@@ -1,6 +1,7 @@
 """What the crash states have found in the code, each by the calamity it needs: one way, by hand.
 
-Every one of them lost records, or called what was whole damaged, or never returned.
+Every one of them lost records, or called what was whole damaged, or never returned; the last was
+planted, and is too rare for them to find it quickly.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import pytest
 
 from minilog import Broker, verify
 from minilog.testing import CrashPlan, ManualClock, SimulatedDisk
-from minilog.testing.trace import Operation
+from minilog.testing.crashes import SECTOR
+from minilog.testing.trace import RENAME, Operation
 
 SMALL = {"segment_bytes": 256, "index_interval_bytes": 64}
 Loses = Callable[[Operation], bool]
@@ -273,3 +275,58 @@ def test_a_deletion_that_a_kill_cut_off_does_not_come_back_without_its_files() -
         lost = frozenset(n for n, op in timeline.pending.items() if op.kind == "rename")
         with opened(killed.after(timeline, CrashPlan(at, lost=lost))) as broker:
             assert broker.recovery.ok, f"{at}: {broker.recovery}"
+
+
+def test_what_compaction_replaced_is_removed_when_the_replacement_is_durable() -> None:
+    """Killed when a compacted segment had the name of the first it stands for, which was not
+    synced. The next opening removed the others; a power cut took the name back, and synced records
+    were gone."""
+    disk = SimulatedDisk()
+    broker = opened(disk)
+    topic = broker.create_topic("t", cleanup_policy="compact", **SMALL)
+    for keys in ("abacab", "ab"):  # a segment each
+        for number, key in enumerate(keys):
+            topic[0].append(b"%d" % number * 60, key=key.encode())
+        began = len(disk.operations)
+        topic.compact()
+    before = {record.key: record.value for record in topic[0]}
+    renames = [n for n, op in enumerate(disk.operations) if n >= began and is_replacement(op)]
+    assert renames
+    for rename in renames:
+        killed = disk.crash(CrashPlan(rename + 1, is_power_cut=False))
+        opened(killed).refuse_in_child()
+        for at in range(killed.inherited_count, len(killed.operations) + 1):
+            with opened(cut_power(killed, is_replacement, at)) as broker:
+                latest = {record.key: record.value for record in broker.topic("t")[0]}
+            assert latest == before, f"cut after {at} operations"
+
+
+def is_replacement(operation: Operation) -> bool:
+    return operation.kind is RENAME and operation.path.endswith(".log~")
+
+
+def test_a_dropped_tail_does_not_come_back_behind_the_next_record() -> None:
+    """A power cut took the second of four records of one size; the next opening dropped the rest
+    and appended another in its place. Another cut must not leave that one and the old ones."""
+    disk = SimulatedDisk()
+    with opened(disk) as broker:
+        broker.create_topic("t")
+    sizes = [SECTOR - 64 - 40] + [SECTOR - 40] * 4  # each in a sector of its own
+    values = [b"%d" % number * size for number, size in enumerate(sizes)]
+    broker = opened(disk)
+    for value in values[:4]:
+        broker.topic("t")[0].append(value)
+    crashed = cut_power(disk, lambda operation: values[1] in operation.data)
+    broker = opened(crashed)
+    assert values_of(broker) == values[:1]
+    assert not broker.recovery.ok
+    broker.topic("t")[0].append(values[4])
+    timeline = crashed.timeline()
+    for operation in crashed.operations:
+        timeline.advance(operation)
+    zeros = [n for n, op in timeline.pending.items() if op.data and not any(op.data)]
+    assert zeros
+    torn = tuple((number, 0, SECTOR) for number in zeros)  # the sector of the new record alone
+    again = crashed.after(timeline, CrashPlan(timeline.at, torn=torn))
+    with opened(again) as broker:
+        assert values_of(broker) == [values[0], values[4]]

@@ -101,7 +101,6 @@ class LoopDisk:
         self.root = self._work / "mounted"
         self._options = options
         self._device = ""
-        self._is_mounted = False
         try:
             self.root.mkdir()
             image = self._work / "image"
@@ -116,7 +115,6 @@ class LoopDisk:
 
     def _mount(self) -> None:
         command("mount", "-o", self._options, self._device, self.root)
-        self._is_mounted = True
 
     def sync(self) -> None:
         """Have all of it written, and nothing of any other disk."""
@@ -140,7 +138,6 @@ class LoopDisk:
     def mount_again(self) -> None:
         """Find what the device has, as after the machine has booted anew."""
         command("umount", self.root)
-        self._is_mounted = False
         self._mount()
         for lock in self.root.glob(f"*/{LOCK_FILE}"):
             lock.write_text(OTHER_BOOT)
@@ -171,7 +168,7 @@ class LoopDisk:
 
     def close(self) -> None:
         """Unmount, detach and remove the image, as far as any of it is there."""
-        if self._is_mounted:
+        if os.path.ismount(self.root):  # also where a signal came right behind the mount
             subprocess.run(["umount", str(self.root)], check=False, capture_output=True)
             if os.path.ismount(self.root):  # somebody is still in it: detach it all the same
                 subprocess.run(["umount", "-l", str(self.root)], check=False)
