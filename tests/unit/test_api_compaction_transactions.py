@@ -76,6 +76,28 @@ def test_compaction_keeps_the_last_committed_record_of_each_key_and_no_trace_of_
         assert Producer(broker, producer_id="named").last_sequence("t", 0) == last
 
 
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_the_records_behind_a_start_within_a_compacted_segment_are_counted(
+    log_path: Path, compression: str
+) -> None:
+    with Broker(log_path, clock=ManualClock(10**6)) as broker:
+        settings = {"cleanup_policy": "compact", "compression": compression}
+        topic = broker.create_topic("t", **settings)
+        for number in range(30):
+            topic[0].append(b"%d" % number * 20, key=b"%d" % (number % 11))
+            keys = [b"%d" % (other % 13) for other in range(number, number + 9)]
+            topic[0].append_many([b"x" * 30] * 9, keys=keys)
+        topic.compact()
+        offsets = [record.offset for record in topic[0]]
+        assert len(topic[0]) == len(offsets) == 13
+        for left in range(12, -1, -1):
+            topic[0].delete_before(offsets[12 - left] + 1)
+            assert len(topic[0]) == left
+            assert [record.offset for record in topic[0]] == offsets[13 - left :]
+    with Broker(log_path) as broker:
+        assert len(broker.topic("t")[0]) == 0
+
+
 def test_what_an_open_transaction_has_written_is_not_compacted(log_path: Path) -> None:
     with Broker(log_path, clock=ManualClock(10**6)) as broker:
         topic = broker.create_topic("t", cleanup_policy="compact", segment_bytes=256)

@@ -19,7 +19,9 @@ from minilog import Broker, RecordTooLargeError
 from minilog.storage import batch, checksum, codecs, files
 from minilog.storage.columns import ColumnsFrame, little_endian
 from minilog.storage.files import DiskDirectory, FileRegion, boot_id
-from minilog.storage.format import PREFIX_SIZE, Prefix
+from minilog.storage.format import PREFIX_SIZE, Prefix, encode_document
+from minilog.storage.memory import MemoryDirectory
+from minilog.storage.sequences import SNAPSHOT_FILE, Sequences
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 DESCRIPTORS = Path("/proc/self/fd")
@@ -188,3 +190,58 @@ def test_numbers_are_stored_little_endian_on_any_machine(monkeypatch: pytest.Mon
     assert little_endian(array("I", [1])).tobytes() == (1).to_bytes(4, "little")
     monkeypatch.setattr(sys, "byteorder", "little" if sys.byteorder == "big" else "big")
     assert little_endian(array("I", [1])).tobytes() == (1).to_bytes(4, "big"), "the other way round"
+
+
+def test_words_of_a_map_are_little_endian_on_any_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = DiskDirectory(str(tmp_path)).create("file")
+    expected = [1, 2**40 + 7, 2**64 - 1]
+    file.write(0, b"".join(number.to_bytes(8, "little") for number in expected))
+    region: Any = file.map(0)
+    for order in ("little", "big"):
+        if order != sys.byteorder:
+            monkeypatch.setattr(sys, "byteorder", order)
+        words = files.native_words(region)
+        assert [words[number] for number in range(len(words))] == expected
+        monkeypatch.undo()
+
+
+def test_what_is_not_there_cannot_be_renamed_in_memory_either() -> None:
+    directory = MemoryDirectory("d")
+    directory.create("there")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        directory.rename("missing", "found")
+    assert directory.names() == ["there"]
+
+
+# ---------------------------------------------------------------- what named producers left
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"{",
+        {"next_offset": -1, "producers": {}},
+        {"next_offset": 11, "producers": {}},
+        {"next_offset": "9", "producers": {}},
+        {"producers": {}},
+        {"next_offset": 9, "producers": []},
+        {"next_offset": 9, "producers": {"1": [[0, 0]]}},
+        {"next_offset": 9, "producers": {"1": [[0, -1, 3]]}},
+        {"next_offset": 9, "producers": {"one": [[0, 0, 3]]}},
+    ],
+)
+def test_a_snapshot_of_sequences_that_is_not_to_be_believed_says_nothing(content: Any) -> None:
+    """Then all of the log is read for them."""
+    directory = MemoryDirectory("d")
+    if content is not None:
+        data = content if isinstance(content, bytes) else encode_document(content)
+        directory.replace(SNAPSHOT_FILE, data)
+    sequences = Sequences.load(directory, 10)
+    assert (sequences.next_offset, sequences.last(1)) == (0, -1)
+    whole = {"next_offset": 10, "producers": {"1": [[0, 4, 3]]}}
+    directory.replace(SNAPSHOT_FILE, encode_document(whole))
+    believed = Sequences.load(directory, 10)
+    assert (believed.next_offset, believed.last(1), believed.offset_of(1, 1)) == (10, 2, 5)
