@@ -55,6 +55,9 @@ SHAPES: dict[str, Write] = {
     "a batch with keys and times": lambda p, b: p.append_many(
         texts(COUNT), keys=[b"%05d" % n for n in range(COUNT)], timestamps=list(range(COUNT))
     ),
+    "batches with keys": lambda p, b: [
+        p.append_many(texts(COUNT), keys=[b"%05d" % n for n in range(COUNT)]) for _ in range(3)
+    ],
     "batches of many sizes": lambda p, b: [
         p.append_many(varied(COUNT), keys=varied(COUNT)) for _ in range(5)
     ],
