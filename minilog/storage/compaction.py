@@ -20,7 +20,7 @@ changing the segments while one is swapped, and whom to ask between its steps.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import repeat
 from operator import le
@@ -36,11 +36,6 @@ from minilog.storage.segment import Segment
 
 KEY_BUDGET_BYTES = 160 * MIB
 KEY_OVERHEAD_BYTES = 140  # an entry of a dict that has just grown, a bytes and an int object
-
-
-def never(make: Make) -> bool:
-    """Say of no record that it is void."""
-    return False
 
 
 class Rules(NamedTuple):
@@ -60,7 +55,7 @@ class Rules(NamedTuple):
     index_interval_bytes: int
     compression: str
     key_budget_bytes: int
-    is_void: Callable[[Make], bool] = never
+    is_void: Callable[[Make], bool]
 
 
 class Host(NamedTuple):
@@ -82,10 +77,6 @@ class Compacted(NamedTuple):
     bytes_after: int = 0
     segments_before: int = 0
     segments_after: int = 0
-
-    def plus(self, other: Iterable[int]) -> Compacted:
-        """Return the sums."""
-        return Compacted(*map(sum, zip(self, other)))
 
 
 class Keys(NamedTuple):

@@ -326,8 +326,11 @@ def count_from(view: View, lowest: int, end: Tail) -> int:
         if prefix is None or prefix.offset != due or prefix.flags & f.SEAL:
             raise _damage(view, position, due, end)
         if prefix.flags & f.COLUMNS:
-            frame = ColumnsFrame(prefix, view.region, position)
-            if not frame.is_sound:
+            packed = ColumnsFrame(prefix, view.region, position)
+            frame: ColumnsFrame | None = packed
+            if packed.is_sound and due < lowest and prefix.codec:
+                frame = _unpacked(view, position, prefix, packed)  # which rows are left, it says
+            if frame is None or not frame.is_sound:
                 raise _damage(view, position, due, end)
             count += frame.count - (frame.row_at(lowest) if due < lowest else 0)
         else:
