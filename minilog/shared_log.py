@@ -417,7 +417,7 @@ class SharedLog(Waiters):
             index_interval_bytes=config.index_interval_bytes,
             compression=config.compression,
             key_budget_bytes=compaction.KEY_BUDGET_BYTES,
-            is_void=lambda make: make.is_control or self._host.is_aborted(make.transaction),
+            is_void=self._host.is_aborted,
         )
 
     # ------------------------------------------------------------ the end

@@ -31,7 +31,7 @@ from minilog.errors import CorruptionError
 from minilog.storage.index import LARGEST_RELATIVE
 from minilog.storage.log import Log
 from minilog.storage.rewriting import Rewriting
-from minilog.storage.runs import NOT_SEEN, Columns, Make, Run, runs_of
+from minilog.storage.runs import NOT_SEEN, Columns, Run, runs_of
 from minilog.storage.segment import Segment
 
 KEY_BUDGET_BYTES = 160 * MIB
@@ -41,9 +41,9 @@ KEY_OVERHEAD_BYTES = 140  # an entry of a dict that has just grown, a bytes and 
 class Rules(NamedTuple):
     """What a compaction keeps to.
 
-    Nothing at or behind ``limit`` is touched, nothing below ``lowest`` is kept. ``is_void`` is
-    asked of transactional and of control records only: whether they are to go. The others of a
-    transaction stay as if there never was one.
+    Nothing at or behind ``limit`` is touched, nothing below ``lowest`` is kept. ``is_void`` says
+    of a transaction whether its records are to go; the others of one stay as if there never was
+    one, and markers go.
     """
 
     limit: int
@@ -55,7 +55,7 @@ class Rules(NamedTuple):
     index_interval_bytes: int
     compression: str
     key_budget_bytes: int
-    is_void: Callable[[Make], bool]
+    is_void: Callable[[int], bool]
 
 
 class Host(NamedTuple):
@@ -186,7 +186,7 @@ class _Pass:
                     continue
                 if used >= self._rules.key_budget_bytes:
                     return Keys(last, start)
-                if not run.frame:
+                if not run.make.is_control:
                     used += self._take_keys(run, last)
                 start = run.next_offset
                 self._host.step(run.size)
@@ -195,7 +195,7 @@ class _Pass:
     def _take_keys(self, run: Run, last: dict[bytes | None, int]) -> int:
         """Take in the keys of a run; return about how many bytes more the map has."""
         known = len(last)
-        if not (run.make.transaction and self._rules.is_void(run.make)):
+        if not (run.make.transaction and self._rules.is_void(run.make.transaction)):
             last.update(zip(run.keys, run.offsets))
         last.pop(None, None)  # what has no key is superseded by nothing
         more = len(last) - known
@@ -256,14 +256,10 @@ class _Pass:
         rules, make = self._rules, run.make
         if not len(run.offsets):
             return False
-        if run.frame:
-            offset = run.offsets[0]
-            if offset < rules.lowest or rules.is_void(make):
-                return True
-            writing.add_frame(run.frame, offset)
-            return False
+        if make.is_control:
+            return True  # a marker decides nothing, and what it ends is over
         if make.transaction:
-            if rules.is_void(make):
+            if rules.is_void(make.transaction):
                 return True
             make = make.committed()
         mask = list(map(le, map(keys.last.get, run.keys, repeat(-1)), run.offsets))

@@ -98,17 +98,6 @@ class Rewriting:
         if self._gathered_bytes >= FRAME_BYTES:
             self._write_gathered()
 
-    def add_frame(self, frame: bytes, offset: int) -> None:
-        """Add a frame of one record as it stands, but for its place."""
-        self._write_gathered()
-        self._cover(offset)
-        position = self._written.position
-        context = f.PREFIX.unpack_from(frame)
-        fields = (*context[:8], position // 8)
-        body = f.PREFIX.pack(*fields) + frame[f.PREFIX_SIZE : -f.CRC_SIZE]
-        body += f.checksum(body, self.segment.seed, position)
-        self._write(body, offset + 1, 1, fields[3])
-
     def _write_gathered(self, until: int | None = None) -> None:
         """Write what was gathered as a frame, which covers the offsets to ``until``."""
         offsets, stamps, keys, values, headers = self._gathered

@@ -80,7 +80,7 @@ class Columns(NamedTuple):
 
 
 class Run:
-    """Neighbouring records of one make; of a control record, its frame as it stands."""
+    """Neighbouring records of one make."""
 
     def __init__(
         self,
@@ -90,14 +90,12 @@ class Run:
         *,
         size: int,
         tombstones_since: int = NOT_SEEN,
-        frame: bytes = b"",
     ) -> None:
         self.make = make
         self.offsets = rows.offsets
         self.next_offset = next_offset
         self.size = size  # bytes of the file
         self.tombstones_since = tombstones_since
-        self.frame = frame
         self._rows = rows
         self._keys: Sequence[bytes | None] | None = None
 
@@ -257,14 +255,14 @@ def _columns(segment: Segment, window: _Window, position: int, prefix: f.Prefix)
 def _control(
     chunk: bytes, at: int, position: int, prefix: f.Prefix, seed: int
 ) -> tuple[Run | None, int]:
-    """Return a control record, as it stands, and the bytes of its frame."""
+    """Return a control record and the bytes of its frame."""
     if not _is_whole(chunk, at, position, prefix.size, seed):
         return None, 0
     frame = chunk[at : at + prefix.size]
     rows = LateSingles(frame, [0], [prefix.offset], [None])
     make = Make.of(prefix, f.decode_origin(prefix, frame))
     size = f.aligned(prefix.size)
-    return Run(make, rows, prefix.next_offset, size=size, frame=frame), size
+    return Run(make, rows, prefix.next_offset, size=size), size
 
 
 def _singles(
