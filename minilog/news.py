@@ -122,7 +122,8 @@ class News(Waiters):
     def _seconds_to_news(self) -> float | None:
         """Return when to look again, at the latest: another member may be out by then, or a
         transaction aborted."""
-        reads_committed = self._places.reads_committed
+        # Who reads nothing now is not concerned by transactions, nor ends one that is late.
+        reads_committed = self._places.reads_committed and bool(self._places.running())
         ends = [
             None if self._membership is None else self._membership.seconds_to_news(),
             self._broker.transactions.seconds_to_expiry() if reads_committed else None,

@@ -317,6 +317,7 @@ def test_every_acknowledged_record_is_there_after_the_broker_was_closed_under_it
     broker = Broker(tmp_path / "log", sync=sync, segment_bytes=2048)
     topic: Topic = broker.create_topic("t", partitions=2)
     enough = threading.Event()
+    begun = threading.Semaphore(0)
 
     def write(writer: int) -> list[tuple[int, int]]:
         acknowledged: list[tuple[int, int]] = []
@@ -324,6 +325,8 @@ def test_every_acknowledged_record_is_there_after_the_broker_was_closed_under_it
             for number in range(100 * each):
                 partition = topic[number % 2]
                 acknowledged.append((number % 2, partition.append(value_of(writer, number))))
+                if number == 0:
+                    begun.release()
                 if number == each:
                     enough.set()
         except ClosedError:
@@ -331,6 +334,8 @@ def test_every_acknowledged_record_is_there_after_the_broker_was_closed_under_it
         return acknowledged
 
     def close() -> None:
+        for _ in range(WRITERS):  # every one has had a turn
+            assert begun.acquire(timeout=PATIENCE_S)
         assert enough.wait(PATIENCE_S)
         broker.close()
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from running import Running, advance_until_done
 
 from minilog import Broker, Consumer, Partition, Producer, Records
+from minilog.places import Fetched
 from minilog.testing import ManualClock
 
 
@@ -282,3 +284,32 @@ def test_a_poll_that_does_not_care_returns_at_once(broker: Broker, partition: Pa
         tx.send("t", b"open")
         with Consumer(broker, "t") as consumer:
             assert consumer.poll(None).values == [b"open"]
+
+
+def test_who_reads_nothing_waits_and_does_not_spin_beside_one_whose_time_is_over(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock(1000)
+    with Broker(tmp_path / "log", clock=clock, maintenance_interval_ms=0) as broker:
+        broker.create_topic("t")
+        consumer = Consumer(broker, "t", isolation="read_committed")
+        consumer.poll()
+        consumer.pause(*consumer.assignment())
+        transaction = Producer(broker, transaction_timeout_ms=10).transaction()
+        transaction.send("t", b"late")
+        clock.advance(1000)  # nobody keeps house, so nobody has aborted it
+        looks = 0
+        fetch = consumer._places.fetch
+
+        def counted(*given: object) -> list[Fetched]:
+            nonlocal looks
+            looks += 1
+            return fetch(*given)  # type: ignore[arg-type]
+
+        consumer._places.fetch = counted  # type: ignore[method-assign]
+        running = Running(lambda: consumer.poll(1))
+        assert running.waits()
+        assert running.still_waits()
+        advance_until_done(clock, running)
+        assert len(running.result()) == 0
+        assert looks < 5
