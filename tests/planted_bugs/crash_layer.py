@@ -17,7 +17,7 @@ import crash_explorer
 from crash_explorer import Effort, Failure, Figures, explore
 from crash_workloads import WORKLOADS
 
-HANGS_S = 1200
+HANGS_S = 300
 ROUNDS = ((1, 1), (4, 2), (10, 4), (25, 3), (60, 5))  # states of every moment, and the seed
 SECONDS = 150.0
 

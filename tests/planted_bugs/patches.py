@@ -364,7 +364,7 @@ BUGS = [
     bug(
         "an index entry is handed out that is not below",
         "opening after a crash does not return (17)",
-        CRASH,
+        BACKENDS,
         (
             INDEX,
             "            is_below = entry & 0xFFFFFFFF < position\n",

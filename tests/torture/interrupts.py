@@ -68,8 +68,10 @@ def leaving_with(code: CodeType) -> frozenset[int]:
 
 @functools.cache
 def everywhere(code: CodeType) -> frozenset[int]:
-    """Return every instruction but those that leave a ``with`` block."""
-    return frozenset(i.offset for i in dis.get_instructions(code)) - leaving_with(code)
+    """Return every instruction but those that leave a ``with`` block, and those that do nothing:
+    such a one stands for ``try:``, and where it follows a return its ``with`` need not cover it."""
+    able = (i.offset for i in dis.get_instructions(code) if i.opname != "NOP")
+    return frozenset(able) - leaving_with(code)
 
 
 def is_finalizing(frame: FrameType | None) -> bool:
