@@ -460,7 +460,7 @@ BUGS = [
     bug(
         "a torn tail is cut off",
         "a mapped file shrinks: a reader of another process dies of SIGBUS (15)",
-        RECOVERY,
+        CRASH,
         (
             RECOVER,
             "    for start in range(position, used, len(ZEROS)):\n"

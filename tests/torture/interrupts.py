@@ -63,6 +63,10 @@ def leaving_with(code: CodeType) -> frozenset[int]:
             found.add(instruction.offset)
             if instruction.opname == "CALL":
                 break
+    for number in range(len(instructions) - 4):  # also where a jump leads, behind another exit
+        exit_call = instructions[number : number + 5]
+        if all(each.opname == "LOAD_CONST" and each.argval is None for each in exit_call[:3]):
+            found.update(each.offset for each in exit_call)
     return frozenset(found)
 
 
