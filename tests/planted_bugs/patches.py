@@ -374,7 +374,7 @@ BUGS = [
     bug(
         "an index is kept without looking at its entries",
         "a look-up by time skips records (11)",
-        CRASH,
+        BACKENDS,
         (INDEX, "            if entry <= before or largest < 0:\n", "            if entry < 0:\n"),
     ),
     bug(
