@@ -391,7 +391,7 @@ BUGS = [
     bug(
         "frames are not checked to follow one another",
         "stale or doubled frames are records again (1, 7)",
-        DAMAGE,
+        BACKENDS,
         (
             SCAN,
             "        if offset is not None and prefix.offset != offset:\n            return\n"
@@ -488,7 +488,7 @@ BUGS = [
     bug(
         "a roll does not remove what an interrupted one left",
         "after a crash in a roll nothing can be appended (13)",
-        CRASH,
+        FAULTS,
         (
             LOG,
             '            self.directory.unlink(f"{following.name}.log")\n',
