@@ -24,6 +24,7 @@ LAYERS: dict[str, list[str]] = {
         "tests/unit/test_file_backends.py",
         "tests/unit/test_format.py",
         "tests/unit/test_index.py",
+        "tests/unit/test_scan.py",
     ],
     "unit": ["-m", "pytest", "-x", "tests/unit"],
     "recovery": [

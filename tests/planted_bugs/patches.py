@@ -364,7 +364,7 @@ BUGS = [
     bug(
         "an index entry is handed out that is not below",
         "opening after a crash does not return (17)",
-        CRASH,
+        BACKENDS,
         (
             INDEX,
             "            is_below = entry & 0xFFFFFFFF < position\n",
@@ -374,7 +374,7 @@ BUGS = [
     bug(
         "an index is kept without looking at its entries",
         "a look-up by time skips records (11)",
-        CRASH,
+        BACKENDS,
         (INDEX, "            if entry <= before or largest < 0:\n", "            if entry < 0:\n"),
     ),
     bug(
@@ -391,7 +391,7 @@ BUGS = [
     bug(
         "frames are not checked to follow one another",
         "stale or doubled frames are records again (1, 7)",
-        DAMAGE,
+        BACKENDS,
         (
             SCAN,
             "        if offset is not None and prefix.offset != offset:\n            return\n"
@@ -460,7 +460,7 @@ BUGS = [
     bug(
         "a torn tail is cut off",
         "a mapped file shrinks: a reader of another process dies of SIGBUS (15)",
-        RECOVERY,
+        CRASH,
         (
             RECOVER,
             "    for start in range(position, used, len(ZEROS)):\n"
@@ -488,7 +488,7 @@ BUGS = [
     bug(
         "a roll does not remove what an interrupted one left",
         "after a crash in a roll nothing can be appended (13)",
-        CRASH,
+        FAULTS,
         (
             LOG,
             '            self.directory.unlink(f"{following.name}.log")\n',

@@ -63,13 +63,19 @@ def leaving_with(code: CodeType) -> frozenset[int]:
             found.add(instruction.offset)
             if instruction.opname == "CALL":
                 break
+    for number in range(len(instructions) - 4):  # also where a jump leads, behind another exit
+        exit_call = instructions[number : number + 5]
+        if all(each.opname == "LOAD_CONST" and each.argval is None for each in exit_call[:3]):
+            found.update(each.offset for each in exit_call)
     return frozenset(found)
 
 
 @functools.cache
 def everywhere(code: CodeType) -> frozenset[int]:
-    """Return every instruction but those that leave a ``with`` block."""
-    return frozenset(i.offset for i in dis.get_instructions(code)) - leaving_with(code)
+    """Return every instruction but those that leave a ``with`` block, and those that do nothing:
+    such a one stands for ``try:``, and where it follows a return its ``with`` need not cover it."""
+    able = (i.offset for i in dis.get_instructions(code) if i.opname != "NOP")
+    return frozenset(able) - leaving_with(code)
 
 
 def is_finalizing(frame: FrameType | None) -> bool:

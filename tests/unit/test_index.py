@@ -140,6 +140,24 @@ def test_the_floor_below_a_position_is_below_it_also_out_of_order() -> None:
         assert found is None or found[1] < below
 
 
+def test_the_floor_below_is_not_an_entry_above_where_the_one_below_was_changed(
+    tmp_path: Path,
+) -> None:
+    directory = DiskDirectory(str(tmp_path))
+    index = Index(directory, NAME, SEED)
+    for offset, position in ((1, 900), (2, 100), (3, 950)):
+        index.append(offset, position, 0)
+    index.trim()
+    times = tmp_path / f"{NAME}.timeindex"
+    data = bytearray(times.read_bytes())
+    data[len(data) // 3] ^= 1  # of the second
+    times.write_bytes(data)
+    opened = Index.open(directory, NAME, SEED)
+    assert opened is not None
+    assert opened.floor_below(500) is None
+    assert opened.floor_below(901) == (1, 900, 0)
+
+
 def test_only_entries_that_ascend_and_prove_themselves_are_kept() -> None:
     for entries, position, kept in (
         ([(1, 100), (2, 200), (3, 300)], 200, 2),
