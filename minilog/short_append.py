@@ -16,7 +16,7 @@ from minilog.records import BytesLike, HeadersLike, TimestampLike
 from minilog.sources import Identity
 from minilog.storage import Log
 from minilog.storage.checksum import crc32c
-from minilog.storage.format import CRC, NUMBERED_PREFIX, SHORT_PREFIX
+from minilog.storage.format import CRC, EXTENSION_SIZE, NUMBERED_PREFIX, SHORT_PREFIX
 
 PACK = SHORT_PREFIX.pack
 PACK_NUMBERED = NUMBERED_PREFIX.pack
@@ -179,4 +179,5 @@ class ShortAppend(Appending):
         with self._lock:
             log = self._writable_log()
             self.check_size(size - OVERHEAD)
-            log.make_room(size, self._now_ms())
+            # With an extension's room: segments end at the same place whatever records are in them.
+            log.make_room(size + EXTENSION_SIZE, self._now_ms())

@@ -118,7 +118,8 @@ class Segment(IndexedSegment):
         if self._place.is_write_through:
             self._filled = len(self.region())
         self._filled = max(end, self._filled)
-        self.limit = self._filled
+        most = (self._config.segment_bytes - f.SEAL_SIZE - f.EXTENSION_SIZE) & -8
+        self.limit = min(self._filled, max(most, end))  # beyond it ``has_room`` is to be asked
 
     def _reserve(self, needed: int) -> None:
         """Have at least ``needed`` bytes reserved: in steps that double, as most logs are small."""
