@@ -276,10 +276,10 @@ def test_turning_the_clock_compacts_when_the_log_is_dirty_enough(
     clock.advance(1000)
     first = len(partition)
     assert first < 150
-    for number in range(60):
+    for number in range(30):
         partition.append(b"v" * 100, key=b"%d" % number)
     clock.advance(1000)
-    assert len(partition) == first + 60, "less than half of it is dirty"
+    assert len(partition) == first + 30, "less than half of it is dirty"
     for _ in range(200):
         partition.append(b"v" * 100, key=b"again")
     clock.advance(1000)
