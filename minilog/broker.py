@@ -277,11 +277,6 @@ class Broker(Waiters):
         """Return the topic of an id; None when it was deleted."""
         return self._catalog.by_id(topic_id)
 
-    @property
-    def has_damaged_topics(self) -> bool:
-        """Whether there are topics of which cannot be told which they are."""
-        return bool(self._catalog.damaged)
-
     # ------------------------------------------------------------ durability and closing
 
     @property

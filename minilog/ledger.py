@@ -49,7 +49,6 @@ from minilog.topic import Topic
 
 LEDGER = "__ledger"
 SEGMENT_BYTES = 1 << 20
-LARGEST = 2**63 - 1
 SNAPSHOT_BYTES = 1 << 20  # so much is appended, at least, before all is written anew
 
 
@@ -62,8 +61,6 @@ class Keeper(Protocol):
     def is_sync_always(self) -> bool: ...
     def ledger_partition(self, *, is_writing: bool) -> Partition | None: ...
     def topic_by_id(self, topic_id: bytes) -> Topic | None: ...
-    @property
-    def has_damaged_topics(self) -> bool: ...
     def flush_topics(self) -> None: ...
 
 
@@ -309,9 +306,6 @@ class Ledger:
             gone = [p for p in offsets if self._keeper.topic_by_id(p.topic_id) is None]
             for place in gone:
                 del offsets[place]
-        self._outcomes.close_cohort(self._end_at)
-        if not self._keeper.has_damaged_topics:
-            self._outcomes.forget_past(self._first_at)
         rows = [*self._commits.rows(), *self._outcomes.rows(), *self._epochs.rows()]
         keys, values = [key for key, _ in rows], [value for _, value in rows]
         written = partition.append_many(values, keys=keys)
@@ -319,29 +313,6 @@ class Ledger:
         self._grown_bytes = 0
         self._snapshot_bytes = sum(len(key) + len(value or b"") for key, value in rows)
         partition.delete_before(written.start)
-
-    def _end_at(self, place: Place) -> int:
-        """Return where records end in a partition; all that are aborted by now are before."""
-        partition = self._partition_at(place)
-        try:
-            return 0 if partition is None else partition.end_offset
-        except (OSError, MinilogError):
-            return LARGEST
-
-    def _first_at(self, place: Place) -> int:
-        """Return the first offset that a partition's files may hold; of none that is there, one
-        beyond all."""
-        partition = self._partition_at(place)
-        try:
-            return LARGEST if partition is None else partition.first_base
-        except (OSError, MinilogError):
-            return 0
-
-    def _partition_at(self, place: Place) -> Partition | None:
-        topic = self._keeper.topic_by_id(place.topic_id)
-        if topic is None or place.partition >= len(topic):
-            return None
-        return topic[place.partition]
 
     # ------------------------------------------------------------ after a crash
 

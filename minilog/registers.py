@@ -10,14 +10,11 @@ again; the first byte of a record's key says whose it is.
     e  transaction i64    it has ended: committed u8, count of entries u32, entries (topic,
                           partition, the offset behind its last record there), then by group
                           the length of its name u16, count of entries u32, name, entries
-    a  cohort i64         transactions that were aborted: i64 each; without a number, of old
-    w  cohort i64         where their records end at the latest: entries; it follows the former
+    a  empty              transactions that were aborted: i64 each
     p  producer name      the epoch of its latest opening i32
 
 An entry is 28 bytes: topic id 16s, partition u32, offset i64 (-1: forgotten). A transaction's
-number is its session and a count, so that none is ever used again, whatever a crash takes. A
-*cohort* are the transactions that were aborted between two snapshots. It is forgotten when no file
-can hold their records any more, and a snapshot later, as somebody may just be reading them.
+number is its session and a count, so that none is ever used again, whatever a crash takes.
 
 This module refuses to know where records are kept, and what is done with what it says.
 """
@@ -40,10 +37,8 @@ SESSIONS = b"s"
 BEGUN = b"b"
 ENDED = b"e"
 ABORTED = b"a"
-ABORTED_ENDS = b"w"
 EPOCHS = b"p"
 FORGOTTEN = -1
-OLD_COHORT = 0
 COUNT_BITS = 32
 COUNT_MASK = 2**COUNT_BITS - 1
 
@@ -132,26 +127,12 @@ def session_row(number: int, session: Session) -> tuple[bytes, bytes]:
     return SESSIONS + SESSION.pack(number), NUMBER.pack(last)
 
 
-class Cohort:
-    """Transactions that were aborted, and where their records end at the latest; None: nobody
-    knows."""
-
-    __slots__ = ("ends", "is_past", "numbers")
-
-    def __init__(self, numbers: set[int], ends: Offsets | None) -> None:
-        self.numbers = numbers
-        self.ends = ends
-        self.is_past = False  # no file holds their records
-
-
 class Outcomes:
     """Which transactions are open and which were aborted; all others were committed."""
 
     def __init__(self) -> None:
         self.open: dict[int, Offsets] = {}  # where the records of each begin
         self.aborted: set[int] = set()
-        self._cohorts: dict[int, Cohort] = {}
-        self._touched: set[Place] = set()  # by those that were aborted since the last snapshot
         self.decided: dict[int, bool] = {}  # committed or aborted, and not seen so yet
         self.sessions: dict[int, Session] = {}
 
@@ -179,42 +160,12 @@ class Outcomes:
         looks meanwhile finds one or the other."""
         if not is_commit:
             self.aborted.add(number)
-            self._touched.update(self.open.get(number, ()))
         self.open.pop(number, None)
         self.decided.pop(number, None)
 
-    def take_aborted(self, key: bytes, value: bytes) -> None:
+    def take_aborted(self, value: bytes) -> None:
         """Take in that these were aborted."""
-        (cohort,) = NUMBER.unpack(key) if key else (OLD_COHORT,)
-        numbers = {number for (number,) in NUMBER.iter_unpack(value)}
-        self.aborted |= numbers
-        self._cohorts[cohort] = Cohort(numbers, None)
-
-    def take_aborted_ends(self, key: bytes, value: bytes) -> None:
-        """Take in where the records of a cohort end at the latest."""
-        (cohort,) = NUMBER.unpack(key)
-        self._cohorts[cohort].ends = unpacked(value)
-
-    def close_cohort(self, end_at: Callable[[Place], int]) -> None:
-        """Put those that were aborted since the last snapshot into a cohort of their own."""
-        known = set[int]().union(*(cohort.numbers for cohort in self._cohorts.values()))
-        decided = {number for number, is_commit in self.decided.items() if not is_commit}
-        numbers = (self.aborted | decided) - known
-        touched = self._touched.union(*(self.open.get(number, ()) for number in decided))
-        if numbers:
-            ends = {place: end_at(place) for place in touched}
-            self._cohorts[max(self._cohorts, default=OLD_COHORT) + 1] = Cohort(numbers, ends)
-        self._touched = set()
-
-    def forget_past(self, first_at: Callable[[Place], int]) -> None:
-        """Forget the cohorts of which no file held a record at the last snapshot either;
-        ``first_at`` says from which offset on files may hold any."""
-        for name, cohort in list(self._cohorts.items()):
-            if cohort.is_past:
-                del self._cohorts[name]
-                self.aborted = self.aborted - cohort.numbers  # anew: others look at it meanwhile
-            elif cohort.ends is not None:
-                cohort.is_past = all(first_at(place) >= end for place, end in cohort.ends.items())
+        self.aborted.update(number for (number,) in NUMBER.iter_unpack(value))
 
     def hides(self, number: int) -> bool:
         """Say whether a transaction's records are not to be seen: it is open or was aborted, or
@@ -240,11 +191,9 @@ class Outcomes:
         """Yield all that is known, as records."""
         for number, session in self.sessions.items():
             yield session_row(number, session)
-        for name, cohort in self._cohorts.items():
-            key = NUMBER.pack(name)
-            yield ABORTED + key, b"".join(map(NUMBER.pack, sorted(cohort.numbers)))
-            if cohort.ends is not None:
-                yield ABORTED_ENDS + key, packed(cohort.ends)
+        aborted = self.aborted | {n for n, is_commit in self.decided.items() if not is_commit}
+        if aborted:
+            yield ABORTED, b"".join(map(NUMBER.pack, sorted(aborted)))
         for number, first in self.open.items():
             if number not in self.decided:
                 yield BEGUN + NUMBER.pack(number), packed(first)
@@ -299,9 +248,7 @@ class Registers:
         elif kind == SESSIONS:
             self.outcomes.take_session(name, value)
         elif kind == ABORTED:
-            self.outcomes.take_aborted(name, value)
-        elif kind == ABORTED_ENDS:
-            self.outcomes.take_aborted_ends(name, value)
+            self.outcomes.take_aborted(value)
         elif kind == EPOCHS:
             self.epochs.take(name, value)
 

@@ -174,11 +174,6 @@ class SharedLog(Waiters):
         return self._host.partition_directory(self._index).path
 
     @property
-    def first_base(self) -> int:
-        """The first offset that its files may hold: what is before the start goes by segments."""
-        return self._opened().first_base
-
-    @property
     def is_open(self) -> bool:
         """Whether its files were looked at."""
         return self._log is not None

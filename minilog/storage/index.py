@@ -97,10 +97,11 @@ class Index:
         append takes.
         """
         if len(self._waiting) >= WRITTEN_AT_ONCE:
-            self._write_waiting()
+            self.flush()
         self._waiting.append((relative_offset << 32 | position, timestamp))
 
-    def _write_waiting(self) -> None:
+    def flush(self) -> None:
+        """Write the entries that wait."""
         waiting, count = self._waiting, self._count
         if not waiting:
             return
@@ -150,7 +151,7 @@ class Index:
     def entries(self) -> Iterator[tuple[int, int, int]]:
         """Yield (relative offset, position, largest timestamp before) of every entry that proves
         itself; of one that does not, a timestamp that none has."""
-        self._write_waiting()
+        self.flush()
         if self._count:
             _, _, words, times = self._readable(self._count)
             for number in range(self._count):
@@ -161,7 +162,7 @@ class Index:
     def floor_below(self, position: int) -> tuple[int, int, int] | None:
         """Return (relative offset, position, largest timestamp before) of the last entry whose
         frame begins below a position and that proves itself."""
-        self._write_waiting()
+        self.flush()
         count = self._count
         if not count:
             return None
@@ -178,7 +179,7 @@ class Index:
 
     def cut_behind(self, position: int) -> None:
         """Forget the entries behind a position, and zero them."""
-        self._write_waiting()
+        self.flush()
         if not self._count:
             return
         words = self._readable(self._count).words
@@ -207,7 +208,7 @@ class Index:
 
     def trim(self) -> None:
         """Cut the files to the entries there are."""
-        self._write_waiting()
+        self.flush()
         self._maps = self._looks = None
         if not self._count:
             self.remove()  # space may have been reserved for a first entry that never came

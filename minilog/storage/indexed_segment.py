@@ -172,6 +172,7 @@ class IndexedSegment(SegmentFiles):
             start = Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0)
         self._index = index
         self.index_frames(index, start)
+        index.flush()
 
     def index_frames(self, index: Index, start: Start) -> None:
         """Add entries for the frames from ``start`` on, as appending them would have."""

@@ -214,7 +214,6 @@ class _Keeper:
 
     is_read_only = False
     is_sync_always = False
-    has_damaged_topics = False
 
     def __init__(self, partition: minilog.Partition) -> None:
         self._partition = partition

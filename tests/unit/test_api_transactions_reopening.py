@@ -14,7 +14,6 @@ import minilog
 import minilog.ledger
 from minilog import Broker, Consumer, Producer, TopicPartition
 from minilog.ledger import Ledger
-from minilog.registers import NUMBER, session_row
 
 
 def committed_values(broker: Broker, topic: str = "t") -> list[bytes | None]:
@@ -256,64 +255,3 @@ def test_verify_counts_no_record_of_a_transaction_that_is_open_or_was_aborted(
     ledger.write_bytes(b"")
     report = minilog.verify(log_path)
     assert (report.ok, report.record_count) == (False, 34), "nobody can tell any more"
-
-
-def test_the_ledger_forgets_aborted_transactions_of_which_no_record_is_left(
-    log_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It knew each of them for ever: it grew, and its snapshots, with every one that failed."""
-    monkeypatch.setattr(minilog.ledger, "SNAPSHOT_BYTES", 1500)
-
-    def abort(broker: Broker, topic: str) -> None:
-        transact(broker, b"never", topic=topic, aborts=True)
-
-    def known(broker: Broker) -> int:
-        for number in range(60):  # snapshots enough
-            with Producer(broker).transaction() as tx:
-                tx.commit_offsets({("kept", 0): number % 2}, group="g" * 100)
-        return len(broker.ledger._outcomes.aborted)
-
-    with Broker(log_path, segment_bytes=1024) as broker:
-        for name in ("kept", "emptied", "deleted"):
-            broker.create_topic(name)[0].append(b"first")
-            for _ in range(30):
-                abort(broker, name)
-        assert known(broker) == 90
-        broker.topic("emptied")[0].delete_before(broker.topic("emptied")[0].end_offset)
-        abort(broker, "emptied")
-        broker.delete_topic("deleted")
-    for _ in range(2):
-        with Broker(log_path) as broker:
-            # A record of 31 is in a file; those that a snapshot has put with them stay, too.
-            assert 31 <= known(broker) < 60
-            assert [record.value for record in broker.topic("kept")[0]] == [b"first"]
-            assert list(broker.topic("emptied")[0]) == []
-            assert committed_values(broker, "kept") == [b"first"]
-            assert len(broker.topic("kept")[0]) == 1
-    with Broker(log_path) as broker:
-        for name in ("kept", "emptied"):
-            broker.topic(name)[0].delete_before(broker.topic(name)[0].end_offset)
-        assert known(broker) == 0
-    assert minilog.verify(log_path).ok
-
-
-def test_aborted_transactions_in_an_older_ledger_stay_aborted(log_path: Path) -> None:
-    """Its snapshots say of all at once that they were aborted, and not where their records end."""
-    broker = Broker(log_path)
-    broker.create_topic("t")
-    transact(broker, b"never", aborts=True)
-    transact(broker, b"1")
-    outcomes = broker.ledger._outcomes
-    number = max(outcomes.aborted)
-    ledger = broker.ledger_partition(is_writing=True)
-    assert ledger is not None
-    key, value = session_row(1, outcomes.sessions[1])
-    written = ledger.append_many([value, NUMBER.pack(number)], keys=[key, b"a"])
-    ledger.delete_before(written.start)
-    broker.refuse_in_child()  # as the end of its process does
-    for _ in range(2):
-        broker = Broker(log_path)
-        assert committed_values(broker) == [b"1"]
-        transact(broker, b"never", aborts=True)
-        assert broker.ledger._outcomes.aborted >= {number}
-        broker.refuse_in_child()
