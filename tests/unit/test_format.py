@@ -181,6 +181,14 @@ def test_a_document_is_decoded_as_it_was_encoded() -> None:
     assert data.endswith(b"\n")
 
 
+def test_a_document_cut_anywhere_is_refused() -> None:
+    data = f.encode_document({"name": "t", "n": 12, "settings": {"a": 1}})
+    assert f.decode_document(data, PATH)["n"] == 12
+    for size in range(len(data)):
+        with pytest.raises(CorruptionError):
+            f.decode_document(data[:size], PATH)
+
+
 def test_any_byte_of_a_document_that_changes_is_found() -> None:
     data = f.encode_document({"name": "t", "n": 12, "flag": True})
     for position in range(len(data)):
