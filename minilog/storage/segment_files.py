@@ -294,7 +294,8 @@ class SegmentFiles:
             self._file = file
         if self.is_live:
             return FileRegion(file, LARGEST_FILE)
-        return self._mapped_file(file, file.size()) if is_writable else file.map(file.size())
+        # Whoever only reads takes all there is at once: a writer may be trimming the file.
+        return self._mapped_file(file, file.size()) if is_writable else file.map(0)
 
     def _mapped_file(self, file: File, size: int) -> Region:
         return FileRegion(file, size) if self._place.is_write_through else file.map(size)
