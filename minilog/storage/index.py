@@ -6,7 +6,8 @@ One entry about every ``index_interval_bytes`` of log, at the start of a frame:
     .timeindex  i64: the largest timestamp of all records before that frame
                 u64: crc32c of that timestamp and the .index entry, seeded as the segment is
 
-Both grow together. The entries are only hints: the reader checks that a frame of that offset
+Both grow together, some entries at a time: those that wait are looked up in memory, and after a
+kill made again from the log. The entries are only hints: the reader checks that a frame of that offset
 begins where an entry points to, and a time entry proves itself by its checksum (a running
 maximum that is too small would hide records). A zero is no entry, as a frame is never at 0.
 
