@@ -7,8 +7,8 @@ One entry about every ``index_interval_bytes`` of log, at the start of a frame:
                 u64: crc32c of that timestamp and the .index entry, seeded as the segment is
 
 Both grow together, some entries at a time: those that wait are looked up in memory, and after a
-kill made again from the log. The entries are only hints: the reader checks that a frame of that offset
-begins where an entry points to, and a time entry proves itself by its checksum (a running
+kill made again from the log. The entries are only hints: the reader checks that a frame of that
+offset begins where an entry points to, and a time entry proves itself by its checksum (a running
 maximum that is too small would hide records). A zero is no entry, as a frame is never at 0.
 
 This module refuses to know frames; whoever appends says where they are.
