@@ -120,10 +120,9 @@ def kill_once(kind: str, path: Path, sync: str, chance: random.Random, patience_
         child.wait(timeout=chance.uniform(0, patience_s))
     except subprocess.TimeoutExpired:
         child.kill()
-        assert child.wait() == -9
-        return True
-    assert child.returncode == 0, f"the {kind} ended by itself: {child.returncode}"
-    return False
+    ended = child.wait()  # by itself, too, where the machine is slow to look
+    assert ended in (0, -9), f"the {kind} ended by itself: {ended}"
+    return ended == -9
 
 
 def committed(broker: Broker, topic: str) -> dict[int, list[bytes | None]]:
