@@ -215,14 +215,6 @@ class Appending(SharedLog):
         """The id of its topic."""
         return self._host.id.bytes
 
-    def append_unkept(self, value: bytes | None, key: bytes | None) -> int:
-        """Append one record and return its offset, without waiting until it is kept as the sync
-        level has it: ``wait_until_kept`` does that."""
-        offset, _ = self._append_checked(value, key, (), None, None)
-        if self._waiters:
-            self._wake()
-        return offset
-
     def append_many(
         self,
         values: Iterable[BytesLike | None],

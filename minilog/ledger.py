@@ -283,7 +283,7 @@ class Ledger:
             assert partition is not None
         self._is_behind = True  # until it is taken in: an interrupt may come between
         try:
-            end = partition.append_unkept(value, key) + 1
+            end = partition.append_unkept(key, value) + 1
         except (OSError, MinilogError):
             self._is_behind = False  # then nothing was appended, and reading goes on
             raise

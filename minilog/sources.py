@@ -42,13 +42,9 @@ class Identity:
         self.epoch = epoch
         # Made from the name, so that no crash can give a name another number.
         self.producer_id = int.from_bytes(sha256(name.encode()).digest()[:8], "big") >> 1
+        self.identity = self  # it is its own source, outside of transactions
         self.is_fenced = False
         self.is_in_transaction = False
-
-    @property
-    def identity(self) -> Identity:
-        """Itself: it is its own source, outside of transactions."""
-        return self
 
     def check(self) -> None:
         """Raise FencedError when another has been opened by its name."""

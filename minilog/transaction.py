@@ -57,6 +57,20 @@ class Transaction:
     ) -> RecordMetadata:
         """Append one record and return where it landed; ``read_committed`` sees it at the end."""
         router, work = self._router, self._work
+        if (
+            router.has_plain_keys
+            and value.__class__ is bytes
+            and key.__class__ is bytes
+            and partition is None
+            and timestamp is None
+            and not headers
+            and (sequence is None or (sequence.__class__ is int and work.identity is not None))
+            and not work.is_over
+        ):
+            target = router.target(topic, key, None, 0)
+            landed = work.write_plain(target, sequence, key, value)
+            if landed is not None:
+                return RecordMetadata(topic, target.index, *landed)
         work.check()
         check_sequence(sequence, work.identity)
         value, key = router.serialized(value, key)

@@ -50,6 +50,9 @@ class Work:
         host.check_writable()
         self._host = host
         self.identity = identity
+        # As a source: the number of the named producer whose transaction it is, or -1.
+        self.producer_id = -1 if identity is None else identity.producer_id
+        self.epoch = -1 if identity is None else identity.epoch
         self._lock = threading.RLock()
         self._first: dict[Partition, Place] = {}
         self._begins: Offsets = {}
@@ -61,17 +64,7 @@ class Work:
         self.is_aborted = False  # as was asked for
         self._reason = ""  # why nothing can be sent any more
 
-    # ------------------------------------------------------------ as a source
-
-    @property
-    def producer_id(self) -> int:
-        """The number of the named producer whose transaction it is, or -1."""
-        return -1 if self.identity is None else self.identity.producer_id
-
-    @property
-    def epoch(self) -> int:
-        """How often that name was opened."""
-        return -1 if self.identity is None else self.identity.epoch
+    # ------------------------------------------------------------ what it writes
 
     def check(self) -> None:
         """Raise unless it is open still."""
@@ -92,13 +85,33 @@ class Work:
         with self._lock:
             self.check()
             if partition not in self._first:
-                place = Place(partition.topic_id, partition.index)
-                ledger = self._host.ledger
-                self.transaction = self.transaction or ledger.reserve_number()
-                self._begins[place] = first = partition.offset_to_write()
-                ledger.begin(self.transaction, {place: first})
-                self._first[partition] = place
+                self._enter(partition)
             return append()
+
+    def write_plain(
+        self, partition: Partition, sequence: int | None, key: bytes, value: bytes
+    ) -> tuple[int, int] | None:
+        """Append a record of the commonest kind and return its offset and timestamp; None where
+        ``write`` has to look."""
+        with self._lock:
+            if (
+                self.is_over
+                or not partition.is_plain
+                or self._host.clock.now_ms() >= self.deadline_ms
+            ):
+                return None
+            if partition not in self._first:
+                self._enter(partition)
+            return partition.append_numbered(self, sequence, key, value)
+
+    def _enter(self, partition: Partition) -> None:
+        """Note in the ledger where its records begin in a partition, before any is written."""
+        place = Place(partition.topic_id, partition.index)
+        ledger = self._host.ledger
+        self.transaction = self.transaction or ledger.reserve_number()
+        self._begins[place] = first = partition.offset_to_write()
+        ledger.begin(self.transaction, {place: first})
+        self._first[partition] = place
 
     def commit_offsets(self, group: str, commit: Commit) -> None:
         """Have offsets of a group committed with it."""

@@ -350,6 +350,8 @@ class SegmentFiles:
         """Have the short paths write what is known now of the writer and of what is synced."""
         self.context = f.context_of(self._epoch, self.durable)
         self.numbered_context = f.context_of(self._epoch, self.durable, f.EXTENDED)
+        flags = f.EXTENDED | f.TRANSACTIONAL
+        self.transactional_context = f.context_of(self._epoch, self.durable, flags)
 
     def reconfigure(self, config: TopicConfig) -> None:
         """Go on with other settings."""

@@ -16,6 +16,7 @@ from minilog import (
     Producer,
     ReadOnlyError,
     RecordTooLargeError,
+    SequenceGapError,
     TransactionError,
     UnknownPartitionError,
     UnknownTopicError,
@@ -405,3 +406,57 @@ def test_a_named_producer_sends_nothing_beside_a_transaction_that_begins_meanwhi
         assert producer.last_sequence("t", 0) == 0
         assert producer.send("t", b"after", key=b"k", sequence=1).offset == 3
         assert [record.value for record in broker.topic("t")[0]] == [b"before", b"after"]
+
+
+# ---------------------------------------------------------------- the short way of one record
+
+
+@pytest.mark.parametrize("name", [None, "importer"])
+@pytest.mark.parametrize("is_commit", [True, False])
+def test_records_on_the_short_and_the_long_way_are_of_one_transaction(
+    tmp_path: Path, name: str | None, is_commit: bool
+) -> None:
+    with Broker(tmp_path / "log") as broker:
+        broker.create_topic("u")
+        producer = Producer(broker, producer_id=name)
+        with producer.transaction() as tx:
+            for number in range(4):
+                short = tx.send("u", b"short", key=b"k")
+                long = tx.send("u", b"long", key=bytearray(b"k"))  # which needs a look
+                assert (short.offset, long.offset) == (2 * number, 2 * number + 1)
+                assert short.topic == long.topic == "u"
+            if not is_commit:
+                tx.abort()
+        if name is not None:
+            assert producer.last_sequence("u", 0) == (7 if is_commit else None)
+    with Broker(tmp_path / "log") as broker:
+        assert broker.recovery.ok
+        expected = [b"short", b"long"] * 4 if is_commit else []
+        with Consumer(broker, "u", isolation="read_committed") as consumer:
+            assert consumer.poll().values == expected
+        if name is not None:
+            last = Producer(broker, producer_id=name).last_sequence("u", 0)
+            assert last == (7 if is_commit else None)
+
+
+def test_sequence_on_the_short_way_is_written_once(broker: Broker) -> None:
+    broker.create_topic("u")
+    producer = Producer(broker, producer_id="importer")
+    with producer.transaction() as tx:
+        sent = [tx.send("u", b"v", key=b"k", sequence=number).offset for number in (0, 1, 1, 2)]
+        with pytest.raises(SequenceGapError):
+            tx.send("u", b"v", key=b"k", sequence=4)
+    assert sent == [0, 1, 1, 2]
+    assert seen(broker, "u") == [b"v"] * 3
+
+
+def test_late_record_on_the_short_way_is_refused(clock: ManualClock) -> None:
+    with Broker(":memory:", clock=clock) as broker:
+        broker.create_topic("u")
+        producer = Producer(broker, transaction_timeout_ms=1000)
+        tx = producer.transaction()
+        tx.send("u", b"v", key=b"k")
+        clock.advance(1000)
+        with pytest.raises(TransactionError, match="longer than 1000 ms"):
+            tx.send("u", b"v", key=b"k")
+        assert len(broker.topic("u")[0]) == 0
