@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from minilog.arguments import as_list, check_whole, timestamps_of
+from minilog.cleaning import CleanedLog
 from minilog.errors import InvalidRecordError, OffsetConflictError, SequenceGapError
 from minilog.records import (
     BytesLike,
@@ -20,14 +21,13 @@ from minilog.records import (
     headers_of,
     timestamp_of,
 )
-from minilog.shared_log import SharedLog
 from minilog.sources import Source
 from minilog.storage import NOBODY, Log, Origin, encode_batch, encode_headers, too_large
 
 NO_LIMIT = 2**62
 
 
-class Appending(SharedLog):
+class Appending(CleanedLog):
     """A shared log that takes records of every kind."""
 
     def _append_checked(

@@ -19,21 +19,18 @@ from minilog.clock import Clock, Deadline, Waiters, nanoseconds_of
 from minilog.config import MIB, TopicConfig
 from minilog.errors import (
     CorruptionError,
-    GroupError,
     ReadOnlyError,
     StorageError,
     SyncFailedError,
 )
 from minilog.group_sync import GroupSync
-from minilog.reports import CompactionProgress
-from minilog.storage import SNAPSHOT_FILE, CleanMark, End, Log, Sequences, retention
+from minilog.storage import SNAPSHOT_FILE, CleanMark, End, Log, Sequences
 from minilog.storage.files import Directory
 from minilog.waiting import wait_for_news
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from minilog.storage.compaction import Compacted, Rules
 
 EVERYTHING = 2**63
 NEVER = object()
@@ -93,12 +90,11 @@ class SharedLog(Waiters):
         self._now_ns = nanoseconds_of(host.clock)
         self._sequences: Sequences | None = None  # of named producers, once one has come
         self.no_key: object = None  # what stands for no key, where a record needs none
-        self._progress: CompactionProgress | None = None
         self._make_locks()
 
     def _make_locks(self) -> None:
         self._lock = threading.Lock()
-        self._cleaning = threading.Lock()  # one compaction at a time; taken before the other
+        self._cleaning = threading.Lock()  # one at a time rewrites; taken before the other
         self._group_sync = GroupSync()
 
     # ------------------------------------------------------------ waiting
@@ -282,144 +278,11 @@ class SharedLog(Waiters):
         if sync:
             self.flush()
 
-    # ------------------------------------------------------------ what goes
-
-    @property
-    def compaction(self) -> CompactionProgress | None:
-        """How far a compaction is that runs now; None when none does."""
-        return self._progress
-
-    def clean(self, now_ms: int, step: Callable[[], None]) -> None:
-        """Expire and compact what is due; ``step`` is called now and then meanwhile."""
-        if self._refusal is not None or self._failure is not None or self._is_read_only:
-            return
-        config = self._host.config
-        if config.is_expiring:
-            self._expire(config, now_ms)
-        log = self._log
-        if log is not None and self._has_written and log.has_some_to_drop(self._start):
-            self._drop_before_start(log)  # a crash or an error came between, or a transaction
-        if config.is_compacted:
-            self._roll_if(now_ms, lambda log: log.is_older_than(config.segment_ms, now_ms))
-            self.run_compaction(now_ms, step, min_dirty_ratio=config.min_cleanable_dirty_ratio)
-
-    def _roll_if(self, now_ms: int, is_due: Callable[[Log], bool]) -> None:
-        if is_due(self._opened()):
-            with self._lock:
-                log = self._writable_log()
-                if is_due(log):
-                    log.roll(now_ms)
-
-    def _expire(self, config: TopicConfig, now_ms: int) -> None:
-        log = self._opened()
-        wanted = EVERYTHING
-        if config.retain_until_consumed:
-            wanted = self._host.committed_floor(self._index) or 0
-        rules = retention.Rules(
-            now_ms, config.retention_ms, config.retention_bytes, self._settled(log), wanted
-        )
-        offset = retention.expired(log, rules)
-        before = self._start
-        if offset <= before:
-            return
-        self._raise_start(offset, now_ms)
-        if offset > wanted:
-            groups = ", ".join(map(repr, config.retain_until_consumed))
-            self._host.note(
-                GroupError(
-                    f"retention_bytes={config.retention_bytes} of {self._host.name}-{self._index} "
-                    f"has removed offsets {max(before, wanted)} to {offset} (end exclusive), which "
-                    f"retain_until_consumed would have kept for {groups}"
-                )
-            )
-
-    def _settled(self, log: Log) -> int:
-        """Return the offset before which records may be expired and compacted."""
-        return self._host.stable_offset(self._index, self._end(log).next_offset)
-
-    def _raise_start(self, offset: int, now_ms: int) -> None:
-        """Make ``offset`` the first that is kept, durably, and drop what only holds older ones."""
-        with self._lock:
-            log = self._writable_log()
-            log.leave_behind(offset, now_ms)
-        # A crash must not bring the end below the new start, nor may what is dropped go first.
-        self.flush()
-        self._host.raise_start_offset(self._index, offset)
-        self._drop_before_start(log)
-
-    def _drop_before_start(self, log: Log) -> None:
-        """Drop what only holds records before the start, but for those of named producers that
-        nothing else tells the sequences of yet: a transaction may be open there."""
-        stable = self._stable_if_named()
-        with self._lock:
-            self._check_writable()
-            kept = self.keep_sequences(stable)
-            log.drop_before(self._start if kept is None else min(self._start, kept))
-        is_left = True
-        while is_left:  # one at a time: ten thousand take seconds, and appends go on meanwhile
-            with self._lock:
-                self._check_writable()
-                is_left = log.remove_dropped()
-
-    def run_compaction(
-        self, now_ms: int, step: Callable[[], None], *, min_dirty_ratio: float | None = None
-    ) -> Compacted:
-        """Compact the log where that is due; without a dirty ratio, roll and compact it anyway."""
-        from minilog.storage import compaction  # most programs never compact
-
-        with self._cleaning:
-            if min_dirty_ratio is None:
-                self._roll_if(now_ms, lambda log: log.has_records_in_tail)
-            log = self._opened()
-            rules = self._compaction_rules(log, now_ms)
-            if min_dirty_ratio is not None and not compaction.is_due(log, rules, min_dirty_ratio):
-                return compaction.Compacted()
-            stable = self._stable_if_named()
-            with self._lock:
-                self._writable_log()
-                self.keep_sequences(stable)
-            self.flush()  # what supersedes a record must not be lost when that is gone
-            total = 2 * sum(segment.size_bytes for segment in compaction.cleanable(log, rules))
-            self._progress = CompactionProgress(0, total)
-
-            def stepped(size: int) -> None:
-                self._check_writable()
-                done = self._progress or CompactionProgress(0, total)
-                read = done.bytes_read + size
-                self._progress = CompactionProgress(read, max(total, read))
-                step()
-
-            try:
-                host = compaction.Host(self._lock, self._check_writable, stepped)
-                return compaction.compact(log, rules, host)
-            except SyncFailedError as error:
-                self._fail(error)
-                raise
-            finally:
-                self._progress = None
-
-    def _compaction_rules(self, log: Log, now_ms: int) -> Rules:
-        from minilog.storage import compaction
-
-        config = self._host.config
-        return compaction.Rules(
-            limit=min(self._settled(log), log.end().base_offset),
-            lowest=self._start,
-            now_ms=now_ms,
-            delete_retention_ms=config.delete_retention_ms,
-            min_compaction_lag_ms=config.min_compaction_lag_ms,
-            segment_bytes=config.segment_bytes,
-            index_interval_bytes=config.index_interval_bytes,
-            compression=config.compression,
-            key_budget_bytes=compaction.KEY_BUDGET_BYTES,
-            is_void=self._host.is_aborted,
-        )
-
     # ------------------------------------------------------------ the end
 
     def close(self, refusal: Callable[[], Exception]) -> CleanMark | None:
         """Refuse every later call and end every wait; return a mark where all was synced."""
-        self._refusal = refusal  # first: a compaction that runs ends at its next step
+        self._refusal = refusal  # first: a cleaning that runs ends at its next step
         stable = self._stable_if_named()
         with self._cleaning, self._lock:
             self.is_plain = False
@@ -486,6 +349,10 @@ class SharedLog(Waiters):
             self._sync()
             sequences.save(log.directory, stable)
         return sequences.next_offset
+
+    def _settled(self, log: Log) -> int:
+        """Return the offset before which records may be expired and compacted."""
+        return self._host.stable_offset(self._index, self._end(log).next_offset)
 
     def abandon(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every later call, end every wait and let go of the files as they are."""

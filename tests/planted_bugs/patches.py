@@ -33,7 +33,7 @@ RECOVERY, INTERRUPTS, KILLS, SYNCS = "recovery", "interrupts", "kills", "sync fa
 LOG, SEGMENT, RECOVER = "storage/log.py", "storage/segment.py", "storage/recovery.py"
 INDEX, FILES, FORMAT = "storage/index.py", "storage/files.py", "storage/format.py"
 SCAN, READING, OPENING = "storage/scan.py", "storage/reading.py", "storage/opening.py"
-SHARED, BROKER, HOME = "shared_log.py", "broker.py", "home.py"
+SHARED, CLEANING, BROKER, HOME = "shared_log.py", "cleaning.py", "broker.py", "home.py"
 TOPIC, TOPIC_FILES = "topic.py", "topic_files.py"
 GROUP_SYNC, SEAM = "group_sync.py", "storage/seam.py"
 SHORT_APPEND, INDEXED = "short_append.py", "storage/indexed_segment.py"
@@ -213,7 +213,7 @@ BUGS = [
         "the log ends below its start, and offsets come again (9, 19)",
         CRASH,
         (
-            SHARED,
+            CLEANING,
             "        self.flush()\n        self._host.raise_start_offset",
             "        self._host.raise_start_offset",
         ),
@@ -223,7 +223,7 @@ BUGS = [
         "a crash leaves a start whose records are gone (19)",
         CRASH,
         (
-            SHARED,
+            CLEANING,
             "        self._host.raise_start_offset(self._index, offset)\n"
             "        self._drop_before_start(log)\n\n",
             "        self._start = offset\n"
