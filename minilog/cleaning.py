@@ -8,7 +8,8 @@ how a segment is written anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from minilog.config import TopicConfig
@@ -21,20 +22,25 @@ if TYPE_CHECKING:
     from minilog.storage.compaction import Compacted, Rules
 
 
+class _BusyError(Exception):
+    """Something was appended while a segment was re-packed."""
+
+
 class CleanedLog(SharedLog):
     """A shared log that does not grow for ever."""
 
     def __init__(self, host: Host, index: int) -> None:
         super().__init__(host, index)
         self._progress: CompactionProgress | None = None
+        self._seen_end = -1  # where it ended when it was last looked at
 
     @property
     def compaction(self) -> CompactionProgress | None:
         """How far a compaction is that runs now; None when none does."""
         return self._progress
 
-    def clean(self, now_ms: int, step: Callable[[], None]) -> None:
-        """Expire and compact what is due; ``step`` is called now and then meanwhile."""
+    def clean(self, now_ms: int, step: Callable[[], None], *, is_asked: bool = False) -> None:
+        """Expire, compact and re-pack what is due; ``step`` is called now and then meanwhile."""
         if self._refusal is not None or self._failure is not None or self._is_read_only:
             return
         config = self._host.config
@@ -46,6 +52,8 @@ class CleanedLog(SharedLog):
         if config.is_compacted:
             self._roll_if(now_ms, lambda log: log.is_older_than(config.segment_ms, now_ms))
             self.run_compaction(now_ms, step, min_dirty_ratio=config.min_cleanable_dirty_ratio)
+        elif is_asked or log is not None:
+            self._repack(self._opened(), step, is_asked=is_asked)
 
     def _roll_if(self, now_ms: int, is_due: Callable[[Log], bool]) -> None:
         if is_due(self._opened()):
@@ -105,7 +113,7 @@ class CleanedLog(SharedLog):
         self, now_ms: int, step: Callable[[], None], *, min_dirty_ratio: float | None = None
     ) -> Compacted:
         """Compact the log where that is due; without a dirty ratio, roll and compact it anyway."""
-        from minilog.storage import compaction  # most programs never compact
+        from minilog.storage import compaction, swapping  # most programs never compact
 
         with self._cleaning:
             if min_dirty_ratio is None:
@@ -130,13 +138,47 @@ class CleanedLog(SharedLog):
                 step()
 
             try:
-                host = compaction.Host(self._lock, self._check_writable, stepped)
-                return compaction.compact(log, rules, host)
-            except SyncFailedError as error:
-                self._fail(error)
-                raise
+                host = swapping.Host(self._lock, self._check_writable, stepped)
+                with self._noting_failed_syncs():
+                    return compaction.compact(log, rules, host)
             finally:
                 self._progress = None
+
+    @contextlib.contextmanager
+    def _noting_failed_syncs(self) -> Iterator[None]:
+        try:
+            yield
+        except SyncFailedError as error:
+            self._fail(error)
+            raise
+
+    def _repack(self, log: Log, step: Callable[[], None], *, is_asked: bool) -> None:
+        """Write sealed segments of records that were appended one by one anew, as batches.
+
+        It takes about a second for a million records, so unless somebody asks for it, it is done
+        while nothing is appended: since the last look, and until it is done.
+        """
+        end = log.end_offset
+        is_quiet, self._seen_end = end == self._seen_end, end
+        if not (is_asked or is_quiet):
+            return
+        from minilog.storage import repacking, swapping  # most programs end before that
+
+        def stepped(size: int) -> None:
+            self._check_writable()
+            if not is_asked and log.end_offset != end:
+                raise _BusyError
+            step()
+
+        host = swapping.Host(self._lock, self._check_writable, stepped)
+        with self._cleaning, contextlib.suppress(_BusyError), self._noting_failed_syncs():
+            segments = repacking.loose(log, min(self._settled(log), log.end().base_offset))
+            if segments:
+                with self._lock:
+                    self._writable_log()
+                self.flush()  # a new segment vouches for those before it
+            for segment in segments:
+                repacking.repack(log, segment, self._host.config, host)
 
     def _compaction_rules(self, log: Log, now_ms: int) -> Rules:
         from minilog.storage import compaction

@@ -1,4 +1,5 @@
-"""What is due by the clock: syncing, rolling by age, expiring, compacting, ending transactions.
+"""What is due by the clock: syncing, rolling by age, expiring, compacting, re-packing, ending
+transactions.
 
 It is done when somebody asks (``maintain``), when a clock that is turned by hand was turned, or by
 a thread that is started as soon as there is anything it would ever have to do. Where nobody is
@@ -110,7 +111,7 @@ class Upkeep:
         for partition in self._house.partitions():
             try:
                 partition.maintain(now_ms, sync=self._config.sync == "interval")
-                partition.clean(now_ms, lambda: None)
+                partition.clean(now_ms, lambda: None, is_asked=True)
             except (OSError, MinilogError) as error:
                 failure = failure or error
         if failure is not None:

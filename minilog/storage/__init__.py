@@ -27,7 +27,9 @@ Floor plan, each room knowing only those above it:
     retention.py  which segments are old or too many
     runs.py       a sealed segment from its first record to its last
     rewriting.py  writing a segment that is to be put for others
+    swapping.py   putting it for them
     compaction.py of each key only the last record stays
+    repacking.py  records that were appended one by one, as batches
     inspection.py reading every byte, for ``minilog.verify``
 
 The files of a partition: ``<20-digit base offset>.log``, ``.index`` and ``.timeindex`` for each

@@ -8,23 +8,19 @@ A tombstone (a key with no value) supersedes as any record does and stays itself
 after the first cleaning that saw it: its frame says when that was. Records without a key, from
 before the log was compacted, stay.
 
-A new segment is whole and synced before it is renamed over the first of those it stands for; the
-others are removed after that is durable. A crash leaves the old or the new: what is removed then
-is told by its offsets lying inside those of a segment that compaction made. Groups are replaced
-from the oldest on, so that a tombstone is never marked as seen before what it deletes is gone.
+A crash leaves the old or the new (``swapping.py``): what is removed then is told by its offsets
+lying inside those of a segment that compaction made. Groups are replaced from the oldest on, so
+that a tombstone is never marked as seen before what it deletes is gone.
 
-This module refuses to know clocks and threads: it is handed the time, what keeps others from
-changing the segments while one is swapped, and whom to ask between its steps.
+This module refuses to know clocks and threads: it is handed the time, and a host.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from itertools import repeat
 from operator import le
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from minilog.config import MIB
 from minilog.errors import CorruptionError
@@ -33,6 +29,7 @@ from minilog.storage.log import Log
 from minilog.storage.rewriting import Rewriting
 from minilog.storage.runs import NOT_SEEN, Columns, Run, runs_of
 from minilog.storage.segment import Segment
+from minilog.storage.swapping import Host, rewriting, swap
 
 KEY_BUDGET_BYTES = 160 * MIB
 KEY_OVERHEAD_BYTES = 140  # an entry of a dict that has just grown, a bytes and an int object
@@ -56,16 +53,6 @@ class Rules(NamedTuple):
     compression: str
     key_budget_bytes: int
     is_void: Callable[[int], bool]
-
-
-class Host(NamedTuple):
-    """Who compacts: ``exclusive`` keeps others from changing segments, and under it ``check``
-    raises where they may not be changed any more. ``step`` is called now and then with the bytes
-    read since, and may end the compaction by raising."""
-
-    exclusive: AbstractContextManager[Any]
-    check: Callable[[], None]
-    step: Callable[[int], None]
 
 
 class Compacted(NamedTuple):
@@ -208,20 +195,14 @@ class _Pass:
         """Write a segment for the first of these and as many more as fit into it; return how
         many that are."""
         log, rules = self._log, self._rules
-        segment = log.begin_segment(segments[0].base_offset)
-        writing = Rewriting(segment, log.directory, rules.index_interval_bytes, rules.compression)
-        try:
+        base, interval = segments[0].base_offset, rules.index_interval_bytes
+        with rewriting(log, base, interval, rules.compression) as writing:
             count, is_changed = self._fill(writing, segments, keys)
-            sources = segments[:count]
             if is_changed:
-                self._replace(writing, sources, keys)
+                self._replace(writing, segments[:count], keys)
             else:
                 writing.discard()
-            return count
-        except BaseException:
-            with contextlib.suppress(OSError):
-                writing.discard()
-            raise
+        return count
 
     def _fill(self, writing: Rewriting, segments: list[Segment], keys: Keys) -> tuple[int, bool]:
         """Copy what stays of as many segments as fit; say whether anything is different then."""
@@ -291,29 +272,10 @@ class _Pass:
         return records, since if has_tombstones(records) else NOT_SEEN
 
     def _replace(self, writing: Rewriting, sources: list[Segment], keys: Keys) -> None:
-        log, host = self._log, self._host
-        end = sources[-1].next_offset
         headers = [source.read_header() for source in sources]
         header = headers[0]._replace(
             epoch=max(each.epoch for each in headers),
             durable_base=sources[0].base_offset,
-            cleaned_to=min(keys.end, end),
+            cleaned_to=min(keys.end, sources[-1].next_offset),
         )
-        cleaned = writing.finish(header, end, max(source.last_append_ms for source in sources))
-        host.step(0)
-        if log.has_all(sources):
-            # The old index is only a hint, but it must not outlive what it speaks of.
-            sources[0].forget_index(unlink=True)
-            log.sync_names()
-        with host.exclusive:
-            host.check()
-            is_current = log.has_all(sources)
-            if is_current:
-                log.replace(sources, cleaned)
-        if not is_current:  # deleted meanwhile, as retention may
-            writing.discard()
-            return
-        log.forget_superseded()
-        writing.write_index()
-        if not log.has_all([cleaned]):
-            cleaned.forget_index(unlink=True)
+        swap(self._log, self._host, writing, sources, header)

@@ -66,6 +66,7 @@ class SegmentFiles:
         self.is_sealed = False
         self.is_frozen = False  # there is damage: what is not here is not known
         self.is_cleaned = False  # compaction has just put it for others
+        self.is_packed = False  # to re-pack it is not worth a look any more
         self.is_live = False  # read by pread: another process may be writing it
         self._sealed_count = 0
         self._cleaning: tuple[int, int] | None = None

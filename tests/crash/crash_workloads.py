@@ -479,6 +479,27 @@ def compacts_batches_and_crashes(story: Story) -> None:
     story.compact("t")
 
 
+@workload(segment_bytes=384)
+def repacks_unsynced(story: Story) -> None:
+    story.create("t")
+    for _ in range(8):
+        story.append("t", size=10, key=b"k")
+    story.repack()
+    story.append("t", size=10)
+
+
+@workload(sync="always", segment_bytes=384)
+def repacks_and_crashes(story: Story) -> None:
+    story.create("t")
+    for _ in range(5):
+        story.append("t", size=10)
+    story.repack()
+    story.crash()
+    for _ in range(4):
+        story.append("t", size=10)
+    story.repack()
+
+
 # ---------------------------------------------------------------- groups and transactions
 
 

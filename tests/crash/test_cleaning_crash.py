@@ -17,7 +17,7 @@ from images import Image, image_of, write_image
 import minilog
 import minilog.home
 from minilog import Broker
-from minilog.storage import compaction
+from minilog.storage import compaction, repacking
 from minilog.storage.files import PathLike, disk_directory
 from minilog.testing import ManualClock
 
@@ -186,6 +186,31 @@ def test_a_compaction_of_several_groups_is_cut_between_any_two_operations(
             kept = state_of(broker)[2]
             assert len(kept) == len(last)
             broker.topic("t")[0].check()
+
+
+def test_repacking_that_dies_at_any_operation_changes_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repacking, "LEAST_BYTES", 0)
+    monkeypatch.setattr(repacking, "SAMPLE_FRAMES", 2)
+    path = tmp_path / "log"
+    with Broker(path, clock=ManualClock(1000), maintenance_interval_ms=0, sync="never") as broker:
+        partition = broker.create_topic("t", segment_bytes=512, index_interval_bytes=128)[0]
+        for number in range(30):
+            partition.append(b"%d" % number * 7, key=b"k%d" % number)
+    image = image_of(path)
+    old = state_at(path)
+    write_image(path, image)
+    straight = Fate()
+    assert run(path, straight, maintain)
+    assert sum(operation.startswith("rename") for operation in straight.operations) > 3
+    for number in range(len(straight.operations)):
+        write_image(path, image)
+        run(path, Fate(number), maintain)
+        assert_sound(path, state_at(path))
+        write_image(path, image)
+        run(path, Fate(number), maintain)
+        assert state_at(path) == old, f"dead before {number}, {straight.operations[number]}"
 
 
 def test_recovery_of_a_compaction_that_died_may_die_at_any_operation(tmp_path: Path) -> None:
