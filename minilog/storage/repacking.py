@@ -9,8 +9,10 @@ for it.
 from __future__ import annotations
 
 from minilog.config import MIB, TopicConfig
+from minilog.errors import CorruptionError
 from minilog.storage import format as f
 from minilog.storage.log import Log
+from minilog.storage.rewriting import Rewriting
 from minilog.storage.runs import runs_of
 from minilog.storage.segment import Segment
 from minilog.storage.swapping import Host, rewriting, swap
@@ -37,7 +39,10 @@ def loose(log: Log, limit: int) -> list[Segment]:
 
 def _is_loose(segment: Segment) -> bool:
     """Say whether a segment begins with frames of one record, and goes on so for a while."""
-    chunk = segment.open_file().read(f.HEADER_SIZE, SAMPLE_BYTES)
+    try:
+        chunk = segment.open_file().read(f.HEADER_SIZE, SAMPLE_BYTES)
+    except FileNotFoundError:
+        return False  # deleted meanwhile; or it is missing, which whoever reads it says
     at = frames = 0
     while at <= len(chunk) - f.PREFIX_SIZE:
         size, _, _, _, kind = f.PLAIN_PREFIX.unpack_from(chunk, at)
@@ -55,14 +60,24 @@ def repack(log: Log, segment: Segment, config: TopicConfig, host: Host) -> None:
 
     CorruptionError where there is damage; then nothing has changed.
     """
-    segment.is_packed = True  # whatever comes of it, once is enough
     base, interval = segment.base_offset, config.index_interval_bytes
-    with rewriting(log, base, interval, config.compression) as writing:
-        writing.segment.is_packed = True
-        for run in runs_of(segment):
-            if len(run.offsets) and not run.make.is_control:
-                records = run.where([True] * len(run.offsets))
-                writing.add(records, run.make, run.tombstones_since)
-            host.step(run.size)
-        header = segment.read_header()._replace(durable_base=base)
-        swap(log, host, writing, [segment], header)
+    try:
+        with rewriting(log, base, interval, config.compression) as writing:
+            _copy(segment, writing, host)
+            header = segment.read_header()._replace(durable_base=base)
+            swap(log, host, writing, [segment], header)
+    except FileNotFoundError:
+        if log.has_all([segment]):
+            raise
+    except (CorruptionError, OSError):
+        segment.is_packed = True  # to try once is enough
+        raise
+
+
+def _copy(segment: Segment, writing: Rewriting, host: Host) -> None:
+    writing.segment.is_packed = True
+    for run in runs_of(segment):
+        if len(run.offsets) and not run.make.is_control:
+            records = run.where([True] * len(run.offsets))
+            writing.add(records, run.make, run.tombstones_since)
+        host.step(run.size)

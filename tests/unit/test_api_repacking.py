@@ -128,6 +128,11 @@ def test_record_that_comes_meanwhile_ends_it(
         assert partition.end_offset == 201
         assert not any(map(batches, logs(tmp_path).values()))
         assert not list((tmp_path / "t" / "0").glob("*~*"))
+        monkeypatch.setattr(repacking, "repack", repack)
+        clock.advance(1000)
+        assert not any(map(batches, logs(tmp_path).values()))
+        clock.advance(1000)
+        assert all(map(batches, logs(tmp_path).values()))
         assert not broker.housekeeping_errors
 
 
@@ -204,6 +209,26 @@ def test_damage_is_not_copied(tmp_path: Path) -> None:
         assert first.read_bytes() == data
         broker.maintain()  # once is enough
         assert len(partition.read(100)) > 0
+
+
+def test_segments_that_are_deleted_meanwhile_are_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repack: Callable[..., None] = repacking.repack
+    with Broker(tmp_path, maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic("t", segment_bytes=SEGMENT_BYTES)[0]
+        append_all_kinds(partition)
+
+        def delete_before(*args: Any) -> None:
+            partition.delete_before(150)
+            repack(*args)
+
+        monkeypatch.setattr(repacking, "repack", delete_before)
+        broker.maintain()
+        assert [record.offset for record in partition] == [*range(150, 200)]
+        assert all(map(batches, logs(tmp_path).values()))
+        assert not list((tmp_path / "t" / "0").glob("*~*"))
+        partition.check()
 
 
 def test_reader_in_another_opening_reads_on(tmp_path: Path) -> None:
