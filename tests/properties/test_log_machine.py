@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,6 +33,7 @@ from minilog import (
     TopicPartition,
     verify,
 )
+from minilog.storage import repacking
 from minilog.testing import ManualClock
 
 START_MS = 1_000_000
@@ -140,6 +142,11 @@ class LogMachine(RuleBasedStateMachine):
             stamps[bad] = -1
             with pytest.raises(InvalidRecordError):
                 partition.append_many(values, timestamps=stamps)
+
+    @rule()
+    def repack(self) -> None:
+        with mock.patch.multiple(repacking, LEAST_BYTES=0, SAMPLE_FRAMES=1):
+            self.broker.maintain()
 
     @rule(number=which, share=st.floats(0, 1.2))
     def delete_before(self, number: int, share: float) -> None:
