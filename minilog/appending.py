@@ -239,22 +239,20 @@ class Appending(CleanedLog):
         source: Source | None,
     ) -> range:
         listed = as_list("values", values)
-        columns = {"keys": keys, "headers": headers}
-        listed_columns = {
-            name: None if column is None else as_list(name, column, len(listed))
-            for name, column in columns.items()
-        }
-        given = timestamps_of(timestamps, len(listed))
+        count = len(listed)
+        listed_keys = None if keys is None else as_list("keys", keys, count)
+        listed_headers = None if headers is None else as_list("headers", headers, count)
+        given = timestamps_of(timestamps, count)
         if not listed:
             with self._lock:
                 end = self._writable_log().end_offset
             return range(end, end)
-        self.check_keys(listed_columns["keys"])
+        self.check_keys(listed_keys)
         each = given if isinstance(given, list) else None
         batch = encode_batch(
             listed,
-            listed_columns["keys"],
-            listed_columns["headers"],
+            listed_keys,
+            listed_headers,
             each if self._host.config.timestamp_type == "create" else None,
             self._host.config.max_record_bytes,
             compression=self._host.config.compression,

@@ -29,7 +29,7 @@ def is_column(given: object) -> bool:
 
 def as_list(name: str, given: Any, length: int | None = None) -> Sequence[Any]:
     """Return any iterable as a list or tuple, of ``length`` where that is given."""
-    if not is_column(given):
+    if given.__class__ is not list and not is_column(given):
         raise TypeError(f"{name} is {type(given).__name__}; it must be an iterable of them")
     listed = given if isinstance(given, (list, tuple)) else list(given)
     if length is not None and len(listed) != length:
@@ -41,7 +41,7 @@ def timestamps_of(given: object, length: int) -> list[int] | int | None:
     """Return timestamps in milliseconds: one each, one for all, or None for now."""
     if given is None:
         return None
-    if not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
+    if given.__class__ is int or not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
         return timestamp_of(given)  # type: ignore[arg-type]
     listed = as_list("timestamps", given, length)
     return [timestamp_of(timestamp) for timestamp in listed]

@@ -175,7 +175,15 @@ def _join(
         header_blob = b"".join(headers)
         pieces.append(_offsets(list(map(len, headers))))
     pieces += [keys.blob if keys else b"", values.blob, header_blob]
-    size = sum(f.aligned(len(piece)) for piece in pieces)
+    body: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if piece:
+            body.append(piece)
+            padding = -len(piece) & 7
+            if padding:
+                body.append(bytes(padding))
+            size += len(piece) + padding
     if size > LARGEST_FRAME_BYTES:
         raise RecordTooLargeError(
             f"the batch is {size} bytes; one atomic batch holds up to {LARGEST_FRAME_BYTES}: "
@@ -183,13 +191,6 @@ def _join(
             size=size,
             limit=LARGEST_FRAME_BYTES,
         )
-    body: list[bytes] = []
-    for piece in pieces:
-        if piece:
-            body.append(piece)
-            padding = -len(piece) & 7
-            if padding:
-                body.append(bytes(padding))
     return Batch(
         record_count=len(values.lengths),
         flags=flags,

@@ -19,6 +19,7 @@ from minilog.records import LATEST_TIMESTAMP
 from minilog.storage import format as f
 from minilog.storage.batch import Batch
 from minilog.storage.files import UNFINISHED, Directory, MapLimit
+from minilog.storage.index import LARGEST_RELATIVE
 from minilog.storage.opening import Opening, bases_in, open_segments
 from minilog.storage.readable_log import ReadableLog, by_base
 from minilog.storage.recovery import CleanMark
@@ -144,6 +145,14 @@ class Log(ReadableLog):
 
         OSError when there is no room, and then nothing has changed.
         """
+        segment = self.writing
+        position, offset = segment.tail
+        end = position + f.aligned(size)
+        is_near = offset - segment.base_offset < LARGEST_RELATIVE
+        if end <= segment.limit and is_near:  # there is all it needs, but perhaps an index entry
+            if end > segment.index_due:
+                segment.add_index_entry(position, offset, end)
+            return segment
         segment = self._view[1]
         if not segment.has_room(size):
             segment = self.roll(now_ms)

@@ -363,3 +363,24 @@ def test_an_empty_batch_writes_nothing(producer: Producer, topic: Topic) -> None
     with producer.batch() as batch:
         batch.flush()
     assert sum(len(partition) for partition in topic) == 0
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 100, 5_000, 1 << 20])
+@pytest.mark.parametrize("name", [None, "importer"])
+def test_lists_and_generators_of_keyed_records_are_spread_alike(
+    broker: Broker, batch_bytes: int, name: str | None
+) -> None:
+    values = [b"v%d" % number * (number % 40) for number in range(700)]
+    keys = [b"k%d" % (number % 90) for number in range(700)]
+    producer = Producer(broker, batch_bytes=batch_bytes, producer_id=name)
+    for topic in ("lists", "generators"):
+        broker.create_topic(topic, partitions=5)
+    of_lists = producer.send_many("lists", values, keys=keys, timestamps=7)
+    of_generators = producer.send_many("generators", iter(values), keys=iter(keys), timestamps=7)
+    assert of_lists == of_generators
+    assert sorted(of_lists) == [0, 1, 2, 3, 4]
+    for one, other in zip(broker.topic("lists"), broker.topic("generators"), strict=True):
+        assert [each[1:] for each in one] == [each[1:] for each in other]
+        assert [each.offset for each in one] == [*of_lists[one.index]]
+        if name is not None:
+            assert producer.last_sequence("lists", one.index) == len(one) - 1
