@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from minilog.errors import ConfigError
-from minilog.records import timestamp_of
+from minilog.records import bytes_of, headers_of, timestamp_of
 
 
 def check_whole(name: str, value: object, low: int | None = 0) -> None:
@@ -31,10 +31,21 @@ def as_list(name: str, given: Any, length: int | None = None) -> Sequence[Any]:
     """Return any iterable as a list or tuple, of ``length`` where that is given."""
     if given.__class__ is not list and not is_column(given):
         raise TypeError(f"{name} is {type(given).__name__}; it must be an iterable of them")
-    listed = given if isinstance(given, (list, tuple)) else list(given)
+    listed = given if isinstance(given, (list, tuple)) else taken(name, given)
     if length is not None and len(listed) != length:
         raise ConfigError(f"{name} has {len(listed)} entries for {length} values; give one each")
     return listed
+
+
+def taken(name: str, given: Iterable[Any]) -> list[Any]:
+    """Return what a column's iterable yields, what could be changed copied as it comes out: a
+    generator may fill one buffer again and again."""
+    if name == "headers":
+        return [headers_of(entry) for entry in given]
+    if name == "timestamps":
+        return list(given)
+    what = name.removesuffix("s")
+    return [entry if entry.__class__ is bytes else bytes_of(what, entry) for entry in given]
 
 
 def timestamps_of(given: object, length: int) -> list[int] | int | None:

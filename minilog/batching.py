@@ -6,14 +6,17 @@ This module refuses to know topics and which key goes where.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+from minilog.arguments import taken
 from minilog.errors import ConfigError
 from minilog.partition import Partition
 from minilog.records import bytes_of
 from minilog.sources import Source
 
+COLUMNS = ("values", "keys", "headers", "timestamps")
 STICKY_BYTES = 16 * 1024
 LARGEST_LOOK = 1024  # records of a bulk send that are taken at once, at most
 
@@ -67,19 +70,23 @@ class Rows(NamedTuple):
 def rows_of(columns: Sequence[Iterable[Any] | None], batch_bytes: int) -> Iterator[Rows]:
     """Yield records from columns (values, keys, headers, timestamps) in runs of at most about
     ``batch_bytes``; little more than that is taken ahead. ConfigError for a short or long one."""
+    takes = [
+        list if isinstance(c, (list, tuple)) else partial(taken, n)
+        for n, c in zip(COLUMNS, columns)
+    ]
     iterators = [None if column is None else iter(column) for column in columns]
     look = 1
     while True:
-        taken = [None if column is None else list(islice(column, look)) for column in iterators]
-        values = taken[0] or []
-        if any(column is not None and len(column) != len(values) for column in taken):
+        rows = [None if c is None else take(islice(c, look)) for take, c in zip(takes, iterators)]
+        values = rows[0] or []
+        if any(column is not None and len(column) != len(values) for column in rows):
             raise ConfigError("values, keys, headers and timestamps differ in number")
         if not values:
             return
         sizes = sizes_of("value", values)
-        if taken[1] is not None:
-            sizes = [value + key for value, key in zip(sizes, sizes_of("key", taken[1]))]
-        yield Rows(values, taken[1], taken[2], taken[3], sizes)
+        if rows[1] is not None:
+            sizes = [value + key for value, key in zip(sizes, sizes_of("key", rows[1]))]
+        yield Rows(values, rows[1], rows[2], rows[3], sizes)
         average = sum(sizes) // len(sizes) + 1
         look = max(1, min(batch_bytes // (4 * average), LARGEST_LOOK))
 

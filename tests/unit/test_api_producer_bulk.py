@@ -130,6 +130,29 @@ def test_send_many_takes_generators_for_values_and_keys(producer: Producer, topi
         assert numbers == [n for n in range(count) if zlib.crc32(b"%d" % (n % 50)) % 3 == index]
 
 
+@pytest.mark.parametrize("partition", [None, 1])
+def test_a_generator_may_fill_one_buffer_again_and_again(
+    producer: Producer, topic: Topic, partition: int | None
+) -> None:
+    def reused() -> Iterator[bytearray]:
+        buffer = bytearray(6)
+        for entry in numbered(0, 2000):
+            buffer[:] = entry
+            yield buffer
+
+    headers = ({"h": entry} for entry in reused())
+    producer.send_many("t", reused(), keys=reused(), headers=headers, partition=partition)
+    records = [record for one in topic for record in one]
+    assert sorted(record.value or b"" for record in records) == numbered(0, 2000)
+    for record in records:
+        assert record.key == record.value
+        assert record.headers == (("h", record.value),)
+        if partition is None:
+            assert record.partition == topic.partition_for(record.key or b"")
+        else:
+            assert record.partition == partition
+
+
 @pytest.mark.parametrize(("size", "count"), [(1 << 16, 60), (1 << 12, 300), (1 << 8, 3000)])
 def test_send_many_takes_little_more_from_a_generator_than_a_batch_holds(
     broker: Broker, topic: Topic, size: int, count: int

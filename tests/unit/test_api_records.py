@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -286,6 +286,24 @@ def test_mutable_buffers_are_copied_at_once(partition: Partition, wrap: Callable
     buffer[:] = b"after!"
     assert list(partition.read(0).values) == [b"before"] * 2
     assert list(partition.read(0).keys) == [b"before"] * 2
+
+
+@pytest.mark.parametrize("wrap", [lambda buffer: buffer, memoryview])
+def test_a_generator_may_fill_one_buffer_again_and_again(
+    partition: Partition, wrap: Callable[..., Any]
+) -> None:
+    def reused() -> Iterator[Any]:
+        buffer = bytearray(b"0")
+        for number in range(3):
+            buffer[:] = b"%d" % number
+            yield wrap(buffer)
+
+    headers = ({"h": entry} for entry in reused())
+    partition.append_many(reused(), keys=reused(), headers=headers)
+    records = partition.read(0)
+    assert list(records.values) == [b"0", b"1", b"2"]
+    assert list(records.keys) == [b"0", b"1", b"2"]
+    assert [r.headers for r in records] == [(("h", b"%d" % number),) for number in range(3)]
 
 
 @pytest.mark.parametrize("wrong", ["text", "", 0, 1.5, True, ["v"], object(), (), {}])
