@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from minilog.batching import Buffer
 from minilog.errors import ClosedError
 from minilog.partition import Partition
-from minilog.records import HeadersLike, TimestampLike, bytes_of, headers_of, timestamp_of
+from minilog.records import HeadersLike, TimestampLike, headers_of, timestamp_of
 from minilog.routing import Router
 from minilog.sources import Identity
 from minilog.storage import encode_headers, too_large
@@ -90,7 +90,6 @@ class BatchSender:
             raise ClosedError("the batch is over; open another with producer.batch()")
         router = self._router
         value, key = router.serialized(value, key)
-        value, key = bytes_of("value", value), bytes_of("key", key)
         checked = headers_of(headers)
         size = len(value or b"") + len(key or b"") + len(encode_headers(checked))
         stamp = None if timestamp is None else timestamp_of(timestamp)

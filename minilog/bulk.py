@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from minilog.arguments import is_column
-from minilog.batching import Buffer, Rows, rows_of
+from minilog.batching import COLUMNS, Buffer, Rows, rows_of
 from minilog.errors import ConfigError
 from minilog.partition import Partition
 from minilog.records import timestamp_of
@@ -134,10 +134,9 @@ class Bulk:
         """Return the columns of a bulk send, serialized as they are taken."""
         if timestamps is not None and not isinstance(timestamps, Iterable):
             self._timestamp, timestamps = timestamp_of(timestamps), None
-        names = ("values", "keys", "headers", "timestamps")
-        columns = dict(zip(names, (values, keys, headers, timestamps)))
+        columns = dict(zip(COLUMNS, (values, keys, headers, timestamps)))
         for name, column in columns.items():
-            if column is not None and not is_column(column):
+            if (column is not None or name == "values") and not is_column(column):
                 raise TypeError(f"{name} is {type(column).__name__}; it must be an iterable")
         sizes = {name: len(c) for name, c in columns.items() if hasattr(c, "__len__")}
         if len(set(sizes.values())) > 1:

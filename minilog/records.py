@@ -349,7 +349,7 @@ def headers_of(given: HeadersLike | None) -> Headers:
     """Return headers as a tuple of ``(str, bytes | None)``, order and duplicates kept."""
     if not given:
         return ()
-    if isinstance(given, (str, bytes, bytearray, memoryview)):
+    if isinstance(given, (str, bytes, bytearray, memoryview)) or not isinstance(given, Iterable):
         raise TypeError(
             f"headers is {type(given).__name__}; it must be pairs of (str, bytes) or a mapping"
         )

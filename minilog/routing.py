@@ -53,13 +53,13 @@ class Router:
         if self.is_closed:
             raise ClosedError("the producer was closed")
 
-    def serialized(self, value: Any, key: Any) -> tuple[Any, Any]:
-        """Return value and key as the serializers make them; null stays null."""
+    def serialized(self, value: Any, key: Any) -> tuple[bytes | None, bytes | None]:
+        """Return value and key as the serializers make them, as bytes; null stays null."""
         if self.serialize_value is not None and value is not None:
             value = self.serialize_value(value)
         if self.serialize_key is not None and key is not None:
             key = self.serialize_key(key)
-        return value, key
+        return bytes_of("value", value), bytes_of("key", key)
 
     def target(self, topic: str, key: Any, partition: int | None, size: int) -> Partition:
         """Return the partition for a record: as asked, by its key, or the sticky one."""

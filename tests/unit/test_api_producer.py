@@ -222,7 +222,7 @@ def test_str_without_a_serializer_is_a_type_error_with_a_hint(
 @pytest.mark.parametrize("odd", [5, 1.5, True, ["a"], {"a": 1}, object()])
 def test_what_is_not_bytes_is_a_type_error(producer: Producer, topic: Topic, odd: Any) -> None:
     for arguments in ({"value": odd}, {"value": b"v", "key": odd}):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="it must be bytes or None"):
             producer.send("t", **arguments)
     assert ends(topic) == [0, 0, 0]
 
@@ -234,6 +234,15 @@ def test_what_is_not_bytes_is_a_type_error(producer: Producer, topic: Topic, odd
 )
 def test_malformed_headers_are_refused(producer: Producer, topic: Topic, headers: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
+        producer.send("t", b"v", headers=headers)
+    assert ends(topic) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("headers", [7, 1.5, "ab", b"ab"], ids=repr)
+def test_headers_that_are_no_pairs_at_all_are_told_what_they_must_be(
+    producer: Producer, topic: Topic, headers: Any
+) -> None:
+    with pytest.raises(TypeError, match=r"headers is \w+; it must be pairs of"):
         producer.send("t", b"v", headers=headers)
     assert ends(topic) == [0, 0, 0]
 

@@ -194,7 +194,7 @@ def test_a_bad_value_within_send_many_leaves_a_prefix(
     assert len(written) <= 2
 
 
-@pytest.mark.parametrize("values", ["text", b"bytes"])
+@pytest.mark.parametrize("values", ["text", b"bytes", None, 5])
 def test_a_single_value_in_place_of_many_is_a_type_error(
     producer: Producer, topic: Topic, values: Any
 ) -> None:
