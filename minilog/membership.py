@@ -70,7 +70,7 @@ class Membership:
             self.member.names, self.member.pattern = before
             raise
         if was_out and self._is_joined:
-            self._lost += sorted(self._places.clear())  # the next poll tells it
+            self._lost += self._places.clear()  # the next poll tells it
         self._callbacks = callbacks
         self._is_joined = True
 
@@ -153,7 +153,7 @@ class Membership:
             share = self.coordinator.share(self.member)
             if share is None:
                 with self._lock:
-                    self._lost += sorted(self._places.clear())
+                    self._lost += self._places.clear()
             self._tell_lost()
             if share is None:
                 if self._is_joined:

@@ -32,6 +32,7 @@ class Place:
         "done",
         "is_given_up",
         "is_paused",
+        "is_told",
         "partition",
         "position",
         "term",
@@ -44,6 +45,7 @@ class Place:
         self.done: int | None = None  # up to here they were processed too, as far as is known
         self.committed: int | None = None  # what this consumer knows its group to have committed
         self.is_paused = False
+        self.is_told = False  # on_assigned was called with it: only then is its going told
         self.is_given_up = False  # what was fetched before is not delivered after
         self.term = 0  # another number when somebody else had the partition in between
 
@@ -176,12 +178,23 @@ class Places:
             place.is_given_up = True
         return place is not None
 
+    def told(self) -> list[TopicPartition]:
+        """Return, in order, what the callback knows of."""
+        return sorted(tp for tp, place in self._places.items() if place.is_told)
+
+    def tell(self, tps: list[TopicPartition]) -> list[TopicPartition]:
+        """Count these as told of; return those that are there, each once."""
+        present = [tp for tp in dict.fromkeys(tps) if tp in self._places]
+        for tp in present:
+            self._places[tp].is_told = True
+        return present
+
     def clear(self) -> list[TopicPartition]:
-        """Give all places up; return what they were."""
-        given_up = list(self._places)
+        """Give all places up; return those the callback knows of."""
+        told = self.told()
         self.replace({}, self.later_place)
         self._error = None
-        return given_up
+        return told
 
     def forget_error(self) -> None:
         """Forget an error that was not told yet: the position it was met at has moved."""

@@ -117,8 +117,7 @@ class Subscription:
         caller does not hold the lock."""
         membership = self._membership
         with self._lock:
-            unknown = set(self._to_announce)  # nobody was told of these, so nobody is now
-            gone = sorted(tp for tp, _ in self._places.items() if tp not in unknown)
+            gone = self._places.told()
         try:
             if membership is not None:
                 membership.call_before_leaving(gone, commits)
@@ -231,7 +230,7 @@ class Subscription:
         the assignment stands whatever it raises."""
         callback = self._callbacks.get("on_assigned")
         with self._lock:  # what was taken in between polls may be somebody else's since
-            announced = [tp for tp in dict.fromkeys(self._to_announce) if tp in self._places]
+            announced = self._places.tell(self._to_announce)
             self._to_announce = []
         is_first = self._membership is not None and not self._has_announced
         self._has_announced = True

@@ -203,6 +203,21 @@ def test_a_member_that_was_told_nothing_is_told_nothing_when_it_goes(
     assert not [call for call in diary.calls if call.partitions]
 
 
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_member_that_was_told_nothing_has_lost_nothing_when_it_polls_late(
+    broker: Broker, clock: ManualClock, diary: Diary, looks: bool
+) -> None:
+    filled(broker, "a", 0, 0)
+    late = diary.subscribe(member(broker, max_poll_interval_ms=1000), "late", ["a"])
+    if looks:
+        assert set(late.assignment()) == partitions("a", 0, 1)
+    clock.advance(1001)
+    settle(late)
+    assert [(call.what, set(call.partitions)) for call in diary.calls] == [
+        ("assigned", partitions("a", 0, 1))
+    ]
+
+
 def test_what_is_being_revoked_is_delivered_to_no_other_thread(broker: Broker) -> None:
     topic = filled(broker, "a", 0, 0)
     first, second = member(broker), member(broker)
