@@ -15,7 +15,7 @@ from minilog.storage.columns import ColumnsFrame
 from minilog.storage.files import Directory, FileRegion, Region
 from minilog.storage.index import Index
 from minilog.storage.recovery import CleanMark, Problem
-from minilog.storage.segment_files import LARGEST_FILE, SEGMENT_FILE, log_name
+from minilog.storage.segment_files import LARGEST_FILE, SEGMENT_FILE, log_name, missing_path
 
 Hides = Callable[[int], bool]
 
@@ -64,12 +64,12 @@ def inspect_log(
     problems: list[Problem] = []
     count = size = 0
     due = min(bases[0], start_offset)
+    lacking = missing_path(directory, due, is_base=False)
     for base in bases:
-        path = f"{directory.path}/{log_name(base)}.log"
         if base < due:
             continue  # compaction has put another for it, and a crash came before it could go
         if base > max(due, start_offset):  # what is missing below was deleted
-            problems.append(Problem(path, 0, due, f"the segments with offsets to {base} are gone"))
+            problems.append(Problem(lacking, 0, due, f"the records to offset {base} are missing"))
         is_last = base == bases[-1]
         if is_last and base != bases[0] and _is_being_made(directory, base, mark):
             continue
@@ -79,9 +79,13 @@ def inspect_log(
         count += walked.record_count
         size += walked.end_position
         due = walked.end_offset
+        if walked.is_sealed:  # else what is missing behind it was in it
+            lacking = missing_path(directory, due, is_base=True)
+        else:
+            lacking = f"{directory.path}/{log_name(base)}.log"
     if mark is not None and due < mark.next_offset:
         reason = f"offsets to {mark.next_offset} were there when it was closed"
-        problems.append(Problem(directory.path, 0, due, reason))
+        problems.append(Problem(lacking, 0, due, reason))
     return Inspection(problems, count, size)
 
 

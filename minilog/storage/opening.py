@@ -26,7 +26,7 @@ from minilog.storage.recovery import (
     resume_unclean,
 )
 from minilog.storage.segment import Segment
-from minilog.storage.segment_files import SEGMENT_FILE, Place, log_name
+from minilog.storage.segment_files import SEGMENT_FILE, Place, log_name, missing_path
 
 INDEX_FILE = re.compile(r"[0-9]{20}" + UNFINISHED + r"?\.(time)?index")
 UNFINISHED_FILE = re.compile(r"[0-9]{20}\.log" + UNFINISHED)  # compaction was writing it
@@ -141,16 +141,26 @@ def _recover(segments: list[Segment], directory: Directory, opening: Opening) ->
         names_are_synced = False
     else:
         epoch = mark.epoch
-        if last.base_offset == mark.base_offset:
-            problems = resume_clean(last, mark, opening.same_boot)
+        if _lacks_segments(last, mark):
+            first = last.end_in_gap(mark.base_offset, mark.next_offset)
+            path = missing_path(directory, first, is_base=True)
+            reason = f"the file is missing; offsets to {mark.next_offset} were there at the close"
+            problems = [Problem(path, 0, first, reason)]
         else:
-            reason = f"segment {mark.base_offset} was there when it was closed and is gone"
-            last.freeze(last.file_size(), mark.next_offset)
-            problems = [Problem(last.path, 0, mark.base_offset, reason)]
+            problems = resume_clean(last, mark, opening.same_boot)
     epoch = min(epoch + 1, f.LARGEST_EPOCH)
     for segment in segments:
         segment.set_epoch(epoch)
     return Found(segments, epoch, durable_base, names_are_synced, problems)
+
+
+def _lacks_segments(last: Segment, mark: CleanMark) -> bool:
+    """Say whether a log that was closed had more segments, or had been closed without them before:
+    a seal says where its segment ended."""
+    if mark.base_offset > last.base_offset:
+        return True
+    is_marked = mark.is_sealed and mark.base_offset == last.base_offset
+    return is_marked and last.load_seal() and last.next_offset < mark.next_offset
 
 
 def _open_live(segments: list[Segment], mark: CleanMark | None) -> None:
@@ -160,9 +170,9 @@ def _open_live(segments: list[Segment], mark: CleanMark | None) -> None:
         last.resume((mark.position, mark.next_offset), mark.largest_timestamp, 0)
         if last.file_size() < mark.position:
             last.freeze(last.file_size(), mark.next_offset)
-    elif mark is not None and mark.base_offset > last.base_offset:
-        last.is_live = False  # it was closed, and its last segments are gone
-        last.freeze(last.file_size(), mark.next_offset)
+    elif mark is not None and _lacks_segments(last, mark):
+        last.is_live = False
+        last.end_in_gap(mark.base_offset, mark.next_offset)
     else:
         last.skip_to_last_entry()
         look_behind_damage(last)

@@ -17,6 +17,7 @@ from minilog.errors import ConfigError, CorruptionError
 from minilog.records import Rows
 from minilog.storage.reading import count_from, offset_at, read
 from minilog.storage.segment import Segment
+from minilog.storage.segment_files import missing_path
 from minilog.storage.singles import Budget
 from minilog.storage.view import Tail
 
@@ -151,6 +152,8 @@ class ReadableLog:
 
     @staticmethod
     def _limit(segment: Segment, following: int | None, end: End) -> Tail:
+        if segment.gone_from is not None:
+            return segment.tail[0], segment.gone_from
         if segment.base_offset >= end.base_offset and not segment.is_cleaned:
             return end.position, end.next_offset
         if following is not None:
@@ -159,14 +162,22 @@ class ReadableLog:
 
     @staticmethod
     def _gap(segment: Segment, limit: Tail, following: int | None, offset: int) -> CorruptionError:
+        """Return the error for an offset whose segment is missing, before or behind this one."""
         is_before = offset < segment.base_offset
+        lost = offset if is_before else limit[1]
+        path = missing_path(segment.directory, lost, is_base=not is_before)
+        if is_before:
+            following = segment.base_offset
+        elif following is None and segment.gone_from is not None:
+            following = segment.next_offset
+        reason = "this file is missing, and these records with it"
+        if path == segment.directory.path:
+            reason = f"the file named for offset {lost}, or else the last before it, is missing"
         return CorruptionError(
-            "the segments that held these records are gone; restore them from a copy, or read "
-            "on behind them",
-            path=segment.path,
-            position=0 if is_before else limit[0],
-            offset=offset if is_before else limit[1],
-            next_offset=segment.base_offset if is_before else following,
+            f"{reason}. Restore it, and any that followed it, from a copy, or read on behind them",
+            path=path,
+            offset=lost,
+            next_offset=following,
         )
 
     def offset_at(
@@ -187,6 +198,8 @@ class ReadableLog:
                     found = offset_at(segment.view(limit[0]), timestamp, start, limit, hides)
                     if found is not None:
                         return found
+                if segment.gone_from is not None:
+                    raise self._gap(segment, limit, None, limit[1])
         except (CorruptionError, FileNotFoundError) as error:
             if not looks or not self._has_moved_on(view, error):
                 raise

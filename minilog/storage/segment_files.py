@@ -52,6 +52,12 @@ def log_name(base_offset: int) -> str:
     return f"{base_offset:020d}"
 
 
+def missing_path(directory: Directory, offset: int, *, is_base: bool) -> str:
+    """Return the path of the file that should hold an offset; where that is not known to be the
+    base of its segment, the directory's."""
+    return f"{directory.path}/{log_name(offset)}.log" if is_base or not offset else directory.path
+
+
 class SegmentFiles:
     """The files of one segment, and where it ends."""
 
@@ -65,6 +71,7 @@ class SegmentFiles:
         self._began_ms: int | None = None
         self.is_sealed = False
         self.is_frozen = False  # there is damage: what is not here is not known
+        self.gone_from: int | None = None  # from here on in it, as files behind it are missing
         self.is_cleaned = False  # compaction has just put it for others
         self.is_packed = False  # to re-pack it is not worth a look any more
         self.is_live = False  # read by pread: another process may be writing it
@@ -200,6 +207,14 @@ class SegmentFiles:
         self.is_frozen = True
         self.is_sealed = True
         self.take_as_synced()  # what is lost is lost, the rest was read from the disk
+
+    def end_in_gap(self, base_offset: int, next_offset: int) -> int:
+        """End where the log did, whose segments behind this one, the last of them of that base,
+        are missing; return the first offset that is."""
+        self.open_sealed(base_offset)
+        first = self.gone_from = self.next_offset
+        self.freeze(self.file_size(), next_offset)
+        return first
 
     def resume(self, tail: Tail, largest_timestamp: int, last_append_ms: int) -> None:
         """Take a tail that is known to be right and go on appending there."""

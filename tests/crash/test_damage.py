@@ -579,3 +579,96 @@ def test_a_reader_of_a_log_that_was_not_closed_meets_damage_before_what_was_sync
         assert (error.path, error.position, lost[0]) == (str(log), hit, 5)
         assert len(lost) <= 2
         assert records == [record for record in expected if record.offset not in lost]
+
+
+# ---------------------------------------------------------------- whole files that are missing
+
+
+@pytest.fixture
+def segments(tmp_path: Path) -> list[Path]:
+    """The files of a closed partition, each a segment of two records, at offsets 0, 2, 4..."""
+    with Broker(tmp_path / "log", clock=ManualClock()) as broker:
+        partition = broker.create_topic(TOPIC, segment_bytes=256)[0]
+        for number in range(6):
+            partition.append_many([b"v" * 60] * 2, timestamps=number)
+        expected = [log_name(base) for base in range(0, 12, 2)]
+    logs = logs_of(tmp_path / "log", TOPIC)
+    assert [log.name for log in logs] == expected
+    return logs
+
+
+def log_name(base: int) -> str:
+    return f"{base:020d}.log"
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize(("first", "last"), [(0, 0), (1, 1), (1, 3), (4, 5), (5, 5)])
+def test_a_missing_segment_is_named_with_the_offsets_it_held_and_not_its_neighbour(
+    tmp_path: Path, segments: list[Path], first: int, last: int, read_only: bool
+) -> None:
+    missing = segments[first : last + 1]
+    for log in missing:
+        log.unlink()
+    lost = range(2 * first, 2 * (last + 1))
+    report = verify(tmp_path / "log")
+    assert [(p.path, p.offset) for p in report.problems] == [(str(missing[0]), lost.start)]
+    with Broker(tmp_path / "log", read_only=read_only, clock=ManualClock()) as broker:
+        partition = broker.topic(TOPIC)[0]
+        assert partition.end_offset == 12
+        records, errors = read_all(partition)
+        assert [record.offset for record in records] == [n for n in range(12) if n not in lost]
+        assert [lost_by(error) for error in errors] == [(lost.start, lost.stop)]
+        (error,) = errors
+        assert (error.path, error.position) == (str(missing[0]), 0)
+        assert "missing" in error.reason
+        is_last = last == 5
+        told = [(str(missing[0]), lost.start)] if is_last and not read_only else []
+        assert [(p.path, p.offset) for p in broker.recovery.problems] == told
+        if is_last:
+            assert partition.offset_at(first - 1) == lost.start - 2
+            with pytest.raises(CorruptionError, match="missing") as caught:
+                partition.offset_at(first)
+            assert caught.value.path == str(missing[0])
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_where_a_missing_first_segment_began_is_not_made_up(
+    tmp_path: Path, segments: list[Path], read_only: bool
+) -> None:
+    with Broker(tmp_path / "log", clock=ManualClock()) as broker:
+        broker.topic(TOPIC)[0].delete_before(5)
+    remaining = logs_of(tmp_path / "log", TOPIC)
+    assert remaining[0].name == log_name(4)
+    remaining[0].unlink()
+    (problem,) = verify(tmp_path / "log").problems
+    assert (problem.path, problem.offset) == (str(remaining[0].parent), 5)
+    with Broker(tmp_path / "log", read_only=read_only, clock=ManualClock()) as broker:
+        (error,) = read_all(broker.topic(TOPIC)[0])[1]
+    assert lost_by(error) == (5, 6)
+    assert error.path == str(remaining[0].parent)
+    assert "offset 5, or else the last before it, is missing" in error.reason
+
+
+def test_the_last_segment_is_missed_for_as_long_as_the_log_lives(
+    tmp_path: Path, segments: list[Path]
+) -> None:
+    """A log that was closed without its last segment took what came before it for damaged, and a
+    reader of it ended there in silence."""
+    lost = segments.pop()
+    lost.unlink()
+
+    def assert_missed(*, read_only: bool, end: int) -> None:
+        with Broker(tmp_path / "log", read_only=read_only, clock=ManualClock()) as broker:
+            partition = broker.topic(TOPIC)[0]
+            assert partition.end_offset == end
+            records, errors = read_all(partition)
+            assert [r.offset for r in records] == [n for n in range(end) if n not in (10, 11)]
+            assert [(error.path, *lost_by(error)) for error in errors] == [(str(lost), 10, 12)]
+
+    for _ in range(2):
+        assert_missed(read_only=False, end=12)
+        assert_missed(read_only=True, end=12)
+    with Broker(tmp_path / "log", clock=ManualClock()) as broker:
+        assert broker.topic(TOPIC)[0].append(b"goes on behind what is lost") == 12
+    for read_only in (True, False):
+        assert_missed(read_only=read_only, end=13)
