@@ -331,13 +331,14 @@ class Log(ReadableLog):
 
     def follow(self) -> None:
         """Take in what a writer in another process has appended, rolled and dropped since."""
+        is_lost = False
         while True:
             try:
-                if not self._follow_once():
+                if not (self._take_in(0) if is_lost else self._follow_once()):
                     return
+                is_lost = False
             except FileNotFoundError:  # dropped between two looks; what came after is there
-                if not self._take_in(0):
-                    return
+                is_lost = True
 
     def _follow_once(self) -> bool:
         """Follow the tail; True when it was sealed and the next segment is the tail now."""

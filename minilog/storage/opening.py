@@ -78,7 +78,10 @@ def open_segments(place: Place, config: TopicConfig, opening: Opening) -> Found:
         )
     if opening.is_writable:
         return _recover(segments, place.directory, opening)
-    _open_live(segments, opening.mark)
+    try:
+        _open_live(segments, opening.mark)
+    except FileNotFoundError:  # dropped since it was listed; what came after is there
+        return open_segments(place, config, opening)
     return Found(segments, 1, segments[-1].base_offset, True, [])
 
 

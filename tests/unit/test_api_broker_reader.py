@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from minilog import Broker, LockedError, OffsetOutOfRangeError, UnknownTopicError
+from minilog.storage.files import DiskDirectory
 
 WRITER = """
 import sys, minilog
@@ -162,6 +163,38 @@ def test_a_reader_follows_when_all_it_had_seen_was_deleted(log_path: Path) -> No
         assert not seen.read(300)
         assert partition.append(b"last") == 300
         assert [record.value for record in seen] == [b"last"]
+
+
+@pytest.mark.parametrize("has_read", [True, False])
+def test_a_reader_follows_when_what_it_is_just_listing_is_deleted_each_time(
+    log_path: Path, has_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow reader beside a quick writer got a FileNotFoundError: files went twice in a row."""
+    with Broker(log_path, segment_bytes=300) as broker, Broker(log_path, read_only=True) as reader:
+        partition, seen = broker.create_topic("t")[0], reader.topic("t")[0]
+        partition.append(b"seen")
+        if has_read:
+            assert len(seen.read(0)) == 1
+
+        def replace_all() -> None:
+            partition.append_many([b"y" * 50] * 20)
+            partition.delete_before(partition.end_offset)
+            partition.append(b"last")
+
+        names, turns = DiskDirectory.names, [1, 2, 3]
+
+        def list_and_delete(directory: DiskDirectory) -> list[str]:
+            found = names(directory)
+            if turns and directory.path == str(log_path / "t" / "0"):
+                turns.pop()
+                replace_all()
+            return found
+
+        replace_all()
+        monkeypatch.setattr(DiskDirectory, "names", list_and_delete)
+        assert seen.end_offset == partition.end_offset
+        assert not turns
+        assert list(seen.read(partition.start_offset).values) == [b"last"]
 
 
 @pytest.mark.parametrize("made_again", [False, True])
