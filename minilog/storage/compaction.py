@@ -18,7 +18,7 @@ This module refuses to know clocks and threads: it is handed the time, and a hos
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
+from itertools import pairwise, repeat
 from operator import le
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from minilog.storage.log import Log
 from minilog.storage.rewriting import Rewriting
 from minilog.storage.runs import NOT_SEEN, Columns, Run, runs_of
 from minilog.storage.segment import Segment
+from minilog.storage.segment_files import missing_path
 from minilog.storage.swapping import Host, rewriting, swap
 
 KEY_BUDGET_BYTES = 160 * MIB
@@ -156,6 +157,12 @@ class _Pass:
         for segment in segments:
             if segment.is_frozen:
                 raise CorruptionError("it is damaged; nothing was compacted", path=segment.path)
+        for segment, following in pairwise(segments):
+            first, stop = segment.next_offset, following.base_offset
+            if first < stop:  # put together, they would say that these records were superseded
+                path = missing_path(self._log.directory, first, is_base=True)
+                reason = "this file is missing; nothing was compacted"
+                raise CorruptionError(reason, path=path, offset=first, next_offset=stop)
         keys = self._map_keys(segments, first_dirty(segments))
         number = 0
         while number < len(segments) and segments[number].base_offset < keys.end:

@@ -24,6 +24,7 @@ from minilog import (
     Producer,
     ReadOnlyError,
     UnknownTopicError,
+    verify,
 )
 from minilog.testing import ManualClock
 
@@ -401,6 +402,31 @@ def test_damage_is_not_compacted_away(tmp_path: Path, clock: ManualClock) -> Non
         broker.topic("t").configure(min_cleanable_dirty_ratio=0.0)
         clock.advance(DAY_MS)
         assert [type(error) for error in broker.housekeeping_errors] == [CorruptionError]
+
+
+def test_a_segment_that_is_missing_is_not_compacted_away(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """Those around it were put together, and covered its offsets as if nothing had been there."""
+    path = tmp_path / "log"
+    with Broker(path, segment_bytes=256, clock=clock) as broker:
+        partition = broker.create_topic("t", cleanup_policy="compact")[0]
+        for number in range(8):
+            partition.append(b"v" * 80, key=b"%d" % number)
+    missing = sorted((path / "t/0").glob("*.log"))[2]
+    missing.unlink()
+    with Broker(path, clock=clock) as broker:
+        topic = broker.topic("t")
+        topic.configure(segment_bytes=4096)
+        for _ in range(2):
+            with pytest.raises(CorruptionError, match="nothing was compacted") as caught:
+                topic.compact()
+            error = caught.value
+            assert (error.path, error.offset, error.next_offset) == (str(missing), 2, 3)
+        with pytest.raises(CorruptionError) as caught:
+            topic[0].read(2)
+        assert caught.value.path == str(missing)
+    assert [problem.path for problem in verify(path).problems] == [str(missing)]
 
 
 def test_a_full_disk_leaves_the_log_as_it_was(
