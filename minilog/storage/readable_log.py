@@ -107,8 +107,10 @@ class ReadableLog:
                 else:
                     segment, following = self._floor(segments, offset)
                 limit = self._limit(segment, following, end)
-                if offset >= limit[1] or offset < segment.base_offset:
-                    raise self._gap(segment, limit, following, offset)
+                if offset < segment.base_offset:
+                    raise self._gap(segment, offset, segment.base_offset, is_base=False)
+                if offset >= limit[1]:
+                    raise self._gap(segment, limit[1], following or segment.next_offset)
                 budget = Budget(max_records, max_bytes, not found, hides)
                 rows, max_bytes, offset = read(segment.view(limit[0]), offset, limit, budget)
                 found += rows
@@ -154,30 +156,27 @@ class ReadableLog:
     def _limit(segment: Segment, following: int | None, end: End) -> Tail:
         if segment.gone_from is not None:
             return segment.tail[0], segment.gone_from
-        if segment.base_offset >= end.base_offset and not segment.is_cleaned:
+        is_last = segment.base_offset >= end.base_offset and not segment.is_cleaned
+        if following is None or is_last:
             return end.position, end.next_offset
-        if following is not None:
-            segment.open_sealed(following)
+        segment.open_sealed(following)
         return segment.tail
 
     @staticmethod
-    def _gap(segment: Segment, limit: Tail, following: int | None, offset: int) -> CorruptionError:
-        """Return the error for an offset whose segment is missing, before or behind this one."""
-        is_before = offset < segment.base_offset
-        lost = offset if is_before else limit[1]
-        path = missing_path(segment.directory, lost, is_base=not is_before)
-        if is_before:
-            following = segment.base_offset
-        elif following is None and segment.gone_from is not None:
-            following = segment.next_offset
+    def _gap(
+        beside: Segment, offset: int, next_offset: int, *, is_base: bool = True
+    ) -> CorruptionError:
+        """Return the error for records whose segment is missing, beside one that is there; where
+        it began is known by the one before it."""
+        path = missing_path(beside.directory, offset, is_base=is_base)
         reason = "this file is missing, and these records with it"
-        if path == segment.directory.path:
-            reason = f"the file named for offset {lost}, or else the last before it, is missing"
+        if path == beside.directory.path:
+            reason = f"the file named for offset {offset}, or else the last before it, is missing"
         return CorruptionError(
             f"{reason}. Restore it, and any that followed it, from a copy, or read on behind them",
             path=path,
-            offset=lost,
-            next_offset=following,
+            offset=offset,
+            next_offset=next_offset,
         )
 
     def offset_at(
@@ -192,14 +191,14 @@ class ReadableLog:
         of records of transactions that it ``hides`` none."""
         view = self._view
         try:
-            for segment, limit in self._from(view[0], lowest, end):
+            for segment, limit in self._from(view[0], lowest, end, has_no_gap=True):
                 if segment.largest_timestamp >= timestamp:
                     start = max(lowest, segment.base_offset)
                     found = offset_at(segment.view(limit[0]), timestamp, start, limit, hides)
                     if found is not None:
                         return found
                 if segment.gone_from is not None:
-                    raise self._gap(segment, limit, None, limit[1])
+                    raise self._gap(segment, limit[1], segment.next_offset)
         except (CorruptionError, FileNotFoundError) as error:
             if not looks or not self._has_moved_on(view, error):
                 raise
@@ -225,19 +224,22 @@ class ReadableLog:
             return self.record_count(lowest, end, looks - 1)
         return count
 
-    def _from(self, segments: SortedDict, lowest: int, end: End) -> Iterator[tuple[Segment, Tail]]:
+    def _from(
+        self, segments: SortedDict, lowest: int, end: End, *, has_no_gap: bool = False
+    ) -> Iterator[tuple[Segment, Tail]]:
         """Yield the segments that hold offsets from ``lowest`` on, and how far each is read."""
         bases = list(segments.islice(max(segments.bisect_right(lowest) - 1, 0)))
         for base, following in zip_longest(bases, bases[1:]):
+            if lowest >= end.next_offset:
+                return  # what follows came after the end was looked at
             limit = self._limit(segments[base], following, end)
-            if base > lowest and not self._is_writable:
-                # Another process may have put segments together since these were listed.
-                raise self._gap(segments[base], limit, following, lowest)
+            # Another process may have put segments together since these were listed.
+            may_lack = self._is_writable and (base == bases[0] or not has_no_gap)
+            if base > lowest and not may_lack:
+                raise self._gap(segments[base], lowest, base, is_base=base != bases[0])
             if limit[1] > lowest:
                 yield segments[base], limit
                 lowest = limit[1]
-            if base >= end.base_offset or lowest >= end.next_offset:
-                return
 
     # ------------------------------------------------------------ invariants
 

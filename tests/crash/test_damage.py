@@ -624,10 +624,16 @@ def test_a_missing_segment_is_named_with_the_offsets_it_held_and_not_its_neighbo
         is_last = last == 5
         told = [(str(missing[0]), lost.start)] if is_last and not read_only else []
         assert [(p.path, p.offset) for p in broker.recovery.problems] == told
-        if is_last:
+        looks = [lambda: partition.offset_at(first), lambda: partition.offset_at(100)]
+        if first:
             assert partition.offset_at(first - 1) == lost.start - 2
+        if read_only and not is_last:
+            looks.append(lambda: len(partition))
+        else:
+            assert len(partition) == len(records)
+        for look in looks if first or read_only else []:
             with pytest.raises(CorruptionError, match="missing") as caught:
-                partition.offset_at(first)
+                look()
             assert caught.value.path == str(missing[0])
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from minilog import Broker, LockedError, OffsetOutOfRangeError, UnknownTopicError
+from minilog import Broker, LockedError, OffsetOutOfRangeError, Partition, UnknownTopicError
 from minilog.storage.files import DiskDirectory
+from minilog.storage.readable_log import ReadableLog
 
 WRITER = """
 import sys, minilog
@@ -195,6 +196,47 @@ def test_a_reader_follows_when_what_it_is_just_listing_is_deleted_each_time(
         assert seen.end_offset == partition.end_offset
         assert not turns
         assert list(seen.read(partition.start_offset).values) == [b"last"]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("who", ["writer", "reader"])
+@pytest.mark.parametrize(
+    ("look", "after"),
+    [
+        pytest.param(len, 10, id="count"),
+        pytest.param(lambda partition: partition.offset_at(3), 90, id="by time"),
+    ],
+)
+def test_a_look_at_files_that_are_just_deleted_is_taken_again_at_those_that_are_left(
+    log_path: Path,
+    look: Callable[[Partition], int],
+    after: int,
+    who: str,
+    goes_on: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Broker(log_path, segment_bytes=300) as broker:
+        for number in range(100):
+            broker.create_topic("t", exist_ok=True)[0].append(b"%d" % number, timestamp=number)
+    with Broker(log_path) as broker, Broker(log_path, read_only=True) as reader:
+        partition, seen = broker.topic("t")[0], reader.topic("t")[0]
+        assert partition.end_offset == seen.end_offset == 100
+        limit = ReadableLog._limit
+
+        def delete_meanwhile(*given: Any) -> Any:
+            monkeypatch.undo()
+            if goes_on:
+                for _ in range(40):
+                    partition.append(b"later", timestamp=0)
+            partition.delete_before(90)
+            return limit(*given)
+
+        monkeypatch.setattr(ReadableLog, "_limit", staticmethod(delete_meanwhile))
+        found = look(partition if who == "writer" else seen)
+        assert partition.start_offset == seen.start_offset == 90
+        later = 40 if goes_on and look is len else 0
+        assert found == after + (later if who == "reader" else 0)
+        assert look(partition) == look(seen) == after + later
 
 
 @pytest.mark.parametrize("made_again", [False, True])
