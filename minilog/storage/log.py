@@ -311,11 +311,6 @@ class Log(ReadableLog):
         except OSError as error:
             raise SyncFailedError(f"a sync of {self.directory.path} failed ({error})") from error
 
-    @property
-    def has_superseded(self) -> bool:
-        """Whether files are left that others were put for."""
-        return bool(self._superseded)
-
     def forget_superseded(self) -> None:
         """Make replacing durable, then remove the files of the segments that were replaced."""
         if self._superseded:

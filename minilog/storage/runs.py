@@ -85,7 +85,7 @@ class Run:
     def __init__(
         self,
         make: Make,
-        rows: Rows,
+        rows: Rows | LateSingles,
         next_offset: int,
         *,
         size: int,
@@ -141,11 +141,6 @@ class LateSingles:
         """Return those that the mask is true for."""
         columns = (list(compress(each, mask)) for each in (self._starts, self.offsets, self.keys))
         return LateSingles(self._chunk, *columns)  # type: ignore[arg-type]
-
-    def cut(self, start: int, stop: int) -> LateSingles:
-        """Return those from ``start`` to ``stop``."""
-        starts = self._starts[start:stop]
-        return LateSingles(self._chunk, starts, self.offsets[start:stop], self.keys[start:stop])
 
     def _records(self) -> list[tuple[bytes | None, bytes | None, Headers]]:
         if self._decoded is None:

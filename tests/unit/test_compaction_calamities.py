@@ -1,0 +1,180 @@
+"""Compaction meets damage, files that went, and offsets far apart: it hides nothing, and loses
+nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilog import Broker, CorruptionError, Partition, Producer, Topic, verify
+from minilog.storage import format as f
+from minilog.storage import rewriting, scan
+from minilog.storage.files import DiskDirectory, FileRegion
+from minilog.storage.rewriting import Rewriting
+from minilog.testing import ManualClock
+from minilog.topic import log_identity
+
+OFFSET_AT = 8  # in a frame
+SETTINGS: dict[str, Any] = {"cleanup_policy": "compact", "segment_bytes": 64 * 1024}
+
+
+def frames_of(topic: Topic, log: Path) -> list[tuple[int, f.Prefix]]:
+    """Every frame of a file, its seal too."""
+    file = DiskDirectory(str(log.parent)).open(log.name)
+    region, base = FileRegion(file, file.size()), int(log.stem)
+    seed = f.seed_of(log_identity(topic.id, 0), base)
+    return list(scan.walk(region, f.HEADER_SIZE, base, file.size(), seed))
+
+
+def flip(log: Path, position: int) -> bytes:
+    data = bytearray(log.read_bytes())
+    data[position] ^= 1
+    log.write_bytes(data)
+    return bytes(data)
+
+
+def offsets_of(partition: Partition) -> list[int]:
+    return [record.offset for record in partition]
+
+
+@pytest.mark.parametrize(
+    ("number", "where", "offset"),
+    [
+        pytest.param(0, 100, 0, id="in a batch"),
+        pytest.param(1, OFFSET_AT, 4, id="in the offset of a record"),
+        pytest.param(2, OFFSET_AT, 5, id="in the offset of a record behind another"),
+        pytest.param(3, f.PREFIX.size, 6, id="in the key of a record behind others"),
+        pytest.param(5, f.PREFIX.size + 1, 8, id="in a marker"),
+    ],
+)
+def test_damage_to_a_frame_of_any_kind_is_not_compacted_away(
+    tmp_path: Path, clock: ManualClock, number: int, where: int, offset: int
+) -> None:
+    with Broker(tmp_path, clock=clock) as broker:
+        topic = broker.create_topic("t", **SETTINGS)
+        topic[0].append_many([b"batch" * 20] * 4, keys=[b"a"] * 4)
+        for _ in range(3):
+            topic[0].append(b"single", key=b"b")
+        with Producer(broker).transaction() as transaction:
+            transaction.send(topic.name, b"in a transaction", key=b"c", partition=0)
+        (log,) = (tmp_path / "t/0").glob("*.log")
+        frames = frames_of(topic, log)
+        assert [prefix.offset for _, prefix in frames] == [0, 4, 5, 6, 7, 8]
+    position = frames[number][0]
+    damaged = flip(log, position + where)
+    with Broker(tmp_path, clock=clock) as broker:
+        broker.topic("t")[0].append(b"behind the damage", key=b"a")
+        with pytest.raises(CorruptionError, match=r"[Nn]othing was compacted") as caught:
+            broker.topic("t").compact()
+        error = caught.value
+        assert (error.path, error.position, error.offset) == (str(log), position, offset)
+        assert log.read_bytes().startswith(damaged)
+        assert not list(log.parent.glob("*~*"))
+
+
+def test_a_seal_that_says_more_than_its_segment_holds_is_not_believed(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    with Broker(tmp_path, clock=clock) as broker:
+        topic = broker.create_topic("t", cleanup_policy="compact", segment_bytes=256)
+        for number in range(3):
+            topic[0].append(b"v" * 120, key=b"%d" % number)
+        log = min((tmp_path / "t/0").glob("*.log"))
+        position, seal = frames_of(topic, log)[-1]
+        assert seal.offset == 1
+        seed = f.seed_of(log_identity(topic.id, 0), 0)
+    data = log.read_bytes()
+    lying = f.encode_seal(f.Seal(3, seal.timestamp, 0, 3), seal.epoch, 0, seed, position)
+    assert len(data) == position + len(lying)
+    log.write_bytes(data[:position] + lying)
+    with Broker(tmp_path, clock=clock) as broker:
+        with pytest.raises(CorruptionError, match="Nothing was compacted") as caught:
+            broker.topic("t").compact()
+        error = caught.value
+        assert (error.path, error.position, error.offset) == (str(log), position, 1)
+        assert log.read_bytes() == data[:position] + lying
+
+
+def test_a_file_that_another_hand_removes_while_it_is_compacted_is_named(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    with Broker(tmp_path, clock=clock) as broker:
+        topic = broker.create_topic("t", cleanup_policy="compact", segment_bytes=256)
+        for number in range(4):
+            topic[0].append(b"v" * 120, key=b"%d" % number)
+        gone = sorted((tmp_path / "t/0").glob("*.log"))[1]
+        gone.rename(tmp_path / "aside")
+        with pytest.raises(FileNotFoundError) as caught:
+            topic.compact()
+        assert caught.value.filename == str(gone)
+        (tmp_path / "aside").rename(gone)
+        topic.compact()
+        assert offsets_of(topic[0]) == [0, 1, 2, 3]
+
+
+def test_no_index_is_left_of_a_segment_that_is_deleted_while_its_index_is_written(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Broker(tmp_path, clock=clock) as broker:
+        topic = broker.create_topic("t", **SETTINGS, index_interval_bytes=128)
+        for number in range(2000):
+            topic[0].append(b"v" * 100, key=b"%d" % number)
+        write_index = Rewriting.write_index
+
+        def delete_meanwhile(writing: Rewriting) -> None:
+            monkeypatch.undo()
+            topic[0].delete_before(topic[0].end_offset)
+            write_index(writing)
+
+        monkeypatch.setattr(Rewriting, "write_index", delete_meanwhile)
+        topic.compact()
+        assert topic[0].start_offset == topic[0].end_offset == 2000
+        topic[0].append(b"new", key=b"new")
+        names = {path.name for path in (tmp_path / "t/0").iterdir()}
+        assert names == {f"{2000:020d}.log"}
+
+
+def test_what_goes_far_behind_the_last_record_is_covered_by_frames_of_its_own(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No frame can say that it goes on for two thousand million offsets; here not for eight."""
+    monkeypatch.setattr(rewriting, "LARGEST_EXTENT", 8)
+    with Broker(tmp_path, clock=clock) as broker:
+        topic = broker.create_topic("t", **SETTINGS)
+        for number in range(50):
+            topic[0].append(b"%d" % number, key=b"k")
+        with Producer(broker).transaction() as transaction:
+            for _ in range(50):
+                transaction.send("t", b"aborted", key=b"other", partition=0)
+            transaction.abort()
+        end = topic[0].end_offset
+        topic.compact()
+        assert offsets_of(topic[0]) == [49]
+        assert topic[0].read(0)[0].offset == topic[0].read(49)[0].offset == 49
+        records = topic[0].read(50)
+        assert (list(records), records.next_offset) == ([], end)
+        logs = sorted((tmp_path / "t/0").glob("*.log"))
+        frames = [prefix for log in logs for _, prefix in frames_of(topic, log)]
+        covered = [prefix.extent for prefix in frames if prefix.flags & f.COLUMNS]
+        assert (sum(covered), max(covered)) == (end, 8)
+        topic[0].check()
+    assert verify(tmp_path).ok
+
+
+def test_of_more_records_than_are_read_at_once_the_last_of_each_key_stays(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    with Broker(tmp_path, clock=clock, sync="never") as broker:
+        topic = broker.create_topic("t", cleanup_policy="compact")
+        expected = {}
+        for number in range(1500):
+            key = b"%d" % (number % 700)
+            expected[key] = topic[0].append(b"%d" % number + b"v" * (300 + number % 90), key=key)
+        topic.compact()
+        assert {record.key: record.offset for record in topic[0]} == expected
+        for record in topic[0]:
+            assert record.value is not None
+            assert record.value.startswith(b"%dv" % record.offset)
+    assert verify(tmp_path).ok
