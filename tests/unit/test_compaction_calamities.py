@@ -163,6 +163,73 @@ def test_what_goes_far_behind_the_last_record_is_covered_by_frames_of_its_own(
     assert verify(tmp_path).ok
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(OFFSET_AT, id="in its offset"),
+        pytest.param(f.PREFIX_SIZE, id="in how many records it has"),
+    ],
+)
+def test_what_was_compacted_is_not_counted_past_a_damaged_frame(
+    tmp_path: Path, clock: ManualClock, where: int
+) -> None:
+    """Where a count begins within a segment, the records of each frame are counted."""
+    with Broker(tmp_path, clock=clock) as broker:
+        topic = broker.create_topic("t", cleanup_policy="compact")
+        for number in range(900):
+            topic[0].append(b"v" * 400, key=b"%d" % (number % 600))
+        topic.compact()
+        assert len(topic[0]) == 600
+        topic[0].delete_before(310)
+        assert len(topic[0]) == 590
+        log = min((tmp_path / "t/0").glob("*.log"))
+        frames = frames_of(topic, log)
+    position, prefix = frames[1]
+    flip(log, position + where)
+    with Broker(tmp_path, clock=clock) as broker:
+        with pytest.raises(CorruptionError) as caught:
+            len(broker.topic("t")[0])
+        error = caught.value
+        assert (error.path, error.position, error.offset) == (str(log), position, prefix.offset)
+
+
+def test_what_a_seal_leaves_uncounted_is_counted_where_a_count_begins_within(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """A segment whose seal says that some of its records are gone, which are all there."""
+    with Broker(tmp_path, clock=clock) as broker:
+        topic = broker.create_topic("t", segment_bytes=1024)
+        while len(logs := sorted((tmp_path / "t/0").glob("*.log"))) < 3:
+            topic[0].append(b"v" * 100)
+        topic[0].delete_before(2)
+        count = len(topic[0])
+        position, seal = frames_of(topic, logs[0])[-1]
+        seed = f.seed_of(log_identity(topic.id, 0), 0)
+    less = f.encode_seal(f.Seal(seal.offset, seal.timestamp, 0, 3), seal.epoch, 0, seed, position)
+    data = logs[0].read_bytes()
+    logs[0].write_bytes(data[:position] + less)
+    with Broker(tmp_path, clock=clock) as broker:
+        assert len(broker.topic("t")[0]) == len(list(broker.topic("t")[0])) == count
+
+
+def test_what_compaction_has_replaced_and_a_crash_brings_back_is_not_inspected(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    with Broker(tmp_path, clock=clock) as broker:
+        topic = broker.create_topic("t", cleanup_policy="compact", segment_bytes=256)
+        for number in range(6):
+            topic[0].append(b"v" * 80, key=b"%d" % number)
+        topic.configure(segment_bytes=4096)
+        replaced = sorted((tmp_path / "t/0").glob("*.log"))[1]
+        data = replaced.read_bytes()
+        topic.compact()
+        assert not replaced.exists()
+    replaced.write_bytes(data)
+    report = verify(tmp_path)
+    assert report.ok
+    assert report.record_count == 6
+
+
 def test_of_more_records_than_are_read_at_once_the_last_of_each_key_stays(
     tmp_path: Path, clock: ManualClock
 ) -> None:

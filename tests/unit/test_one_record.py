@@ -101,6 +101,16 @@ def test_every_record_is_found_by_its_offset_in_any_order(
         broker.close()
 
 
+def test_a_record_far_from_any_index_entry_is_found_alone(tmp_path: Path) -> None:
+    with Broker(tmp_path, sync="never") as broker:
+        partition = broker.create_topic("events", index_interval_bytes=2**20)[0]
+        many_sizes(broker, partition)
+        expected = written(partition)
+        for offset in (COUNT - 1, 7, 1_000, 500, 2_000, 0):
+            (record,) = partition.read(offset, max_records=1)
+            assert record == expected[offset]
+
+
 def test_what_is_read_alone_has_every_face_of_records(tmp_path: Path) -> None:
     with Broker(tmp_path, sync="never") as broker:
         partition = broker.create_topic("events")[0]
@@ -193,3 +203,24 @@ def test_records_not_yet_synced_are_not_found_where_every_append_is(tmp_path: Pa
         assert len(partition.read(partition.end_offset, max_records=1)) == 0
         with pytest.raises(OffsetOutOfRangeError):
             partition.read(21, max_records=1)
+
+
+def test_damage_among_records_that_are_all_alike_costs_no_other(tmp_path: Path) -> None:
+    """Dozens of such are decoded at once."""
+    with Broker(tmp_path, sync="never") as broker:
+        partition = broker.create_topic("events")[0]
+        one_size(broker, partition)
+        expected = list(partition)
+    (path,) = tmp_path.rglob("events*/**/*.log")
+    data = bytearray(path.read_bytes())
+    step = (40 + 8 + 90 + 7) & -8
+    data[64 + 150 * step + 60] ^= 1  # in the value of record 150
+    path.write_bytes(data)
+    with Broker(tmp_path, read_only=True) as broker:
+        partition = broker.topic("events")[0]
+        assert list(partition.read(100, max_records=100)) == expected[100:150]
+        with pytest.raises(CorruptionError) as caught:
+            partition.read(150)
+        error = caught.value
+        assert (error.position, error.offset, error.next_offset) == (64 + 150 * step, 150, 151)
+        assert list(partition.read(151, max_records=100)) == expected[151:251]

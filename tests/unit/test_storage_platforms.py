@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from minilog import Broker, RecordTooLargeError
-from minilog.storage import batch, checksum, codecs, files
+from minilog.storage import batch, checksum, codecs, files, singles
 from minilog.storage.columns import ColumnsFrame, little_endian
 from minilog.storage.files import DiskDirectory, FileRegion, boot_id
 from minilog.storage.format import PREFIX_SIZE, Prefix, encode_document
@@ -190,6 +190,20 @@ def test_numbers_are_stored_little_endian_on_any_machine(monkeypatch: pytest.Mon
     assert little_endian(array("I", [1])).tobytes() == (1).to_bytes(4, "little")
     monkeypatch.setattr(sys, "byteorder", "little" if sys.byteorder == "big" else "big")
     assert little_endian(array("I", [1])).tobytes() == (1).to_bytes(4, "big"), "the other way round"
+
+
+def test_records_that_are_alike_are_read_the_same_on_any_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a machine's own numbers are not as stored, they are decoded one by one."""
+    with Broker(tmp_path) as broker:
+        partition = broker.create_topic("t")[0]
+        for number in range(200):
+            partition.append(b"%03d" % number, key=b"k", timestamp=2**40 + number)
+        expected = list(partition.read(0))
+        monkeypatch.setattr(singles, "sys", SimpleNamespace(byteorder="big"))
+        assert list(partition.read(0)) == expected
+        assert [record.timestamp for record in expected] == [2**40 + n for n in range(200)]
 
 
 def test_words_of_a_map_are_little_endian_on_any_machine(
