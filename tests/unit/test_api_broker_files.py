@@ -82,6 +82,24 @@ def test_a_directory_of_somebody_elses_is_refused_and_left_as_it_was(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
 
 
+def test_a_lock_file_that_cannot_be_opened_is_told_and_the_log_is_left_as_it_was(
+    log_path: Path,
+) -> None:
+    with Broker(log_path) as broker:
+        broker.create_topic("t")[0].append(b"v")
+    (log_path / "minilog.lock").unlink()
+    (log_path / "minilog.lock").mkdir()
+    before = snapshot(log_path)
+    with pytest.raises(IsADirectoryError) as caught:
+        Broker(log_path)
+    assert caught.value.filename == str(log_path / "minilog.lock")
+    assert snapshot(log_path) == before
+    (log_path / "minilog.lock").rmdir()
+    with Broker(log_path) as broker:
+        assert broker.recovery.ok
+        assert [record.value for record in broker.topic("t")[0]] == [b"v"]
+
+
 def test_a_reader_makes_nothing_where_no_log_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes").mkdir()
