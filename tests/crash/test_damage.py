@@ -678,3 +678,26 @@ def test_the_last_segment_is_missed_for_as_long_as_the_log_lives(
         assert broker.topic(TOPIC)[0].append(b"goes on behind what is lost") == 12
     for read_only in (True, False):
         assert_missed(read_only=read_only, end=13)
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_damage_to_what_was_compacted_costs_nothing_behind_it_after_a_power_cut(
+    tmp_path: Path, read_only: bool
+) -> None:
+    """The last segment was begun before anything was synced, and says so still."""
+    with Broker(tmp_path / "log", sync="never", maintenance_interval_ms=0) as broker:
+        topic = broker.create_topic(TOPIC, segment_bytes=512, cleanup_policy="compact")
+        for number in range(60):
+            topic[0].append(b"value", key=b"%d" % number)
+        topic.compact()
+        expected = list(topic[0])
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=True)
+    logs = logs_of(crashed, TOPIC)
+    assert len(logs) > 3
+    logs[0].write_bytes(flip(logs[0].read_bytes(), 100))
+    with Broker(crashed, read_only=read_only) as broker:
+        records, (error,) = read_all(broker.topic(TOPIC)[0])
+        assert lost_by(error) == (0, int(logs[1].stem))
+        assert error.path == str(logs[0])
+        assert records == expected[int(logs[1].stem) :]
+    assert logs_of(crashed, TOPIC) == logs
