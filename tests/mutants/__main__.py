@@ -27,7 +27,7 @@ from tests.mutants.trying import UNCOVERED, Outcome, Trial
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = "minilog/storage"
 TESTS = ("tests/unit", "tests/properties", "tests/golden", "tests/fuzz", "tests/crash")
-SLOW = (  # kills, cuts and every state: they take long, or other processes see no change
+SLOW = (  # kills, cuts and every interrupt: they take long, or other processes see no change
     "tests/crash/test_cleaning_crash.py",
     "tests/crash/test_cleaning_interrupts.py",
     "tests/crash/test_consumer_kills.py",
@@ -41,6 +41,7 @@ SLOW = (  # kills, cuts and every state: they take long, or other processes see 
     "tests/crash/test_power_cut.py",
     "tests/crash/test_processes.py",
     "tests/crash/test_transaction_",
+    "tests/unit/test_api_interrupts.py",
     "tests/unit/test_benchmarks",
     "tests/unit/test_cli.py",
     "tests/unit/test_torture.py",
@@ -110,6 +111,8 @@ def is_equivalent(mutant: Mutant) -> bool:
 def chosen(mutants: list[Mutant], asked: argparse.Namespace, outcomes: Outcomes) -> list[Mutant]:
     """Return the mutants that are asked for, of those that are not equivalent."""
     kept = [mutant for mutant in mutants if not is_equivalent(mutant)]
+    if asked.within:
+        kept = [mutant for mutant in kept if mutant.outermost is not None]
     if asked.survivors:
         kept = [mutant for mutant in kept if outcomes.kind(mutant) == SURVIVED]
     if asked.resume:
@@ -148,6 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sample", metavar="N", type=int, default=0, help="of each module")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--patience", metavar="S", type=float, default=20.0, help="for a mutant")
+    parser.add_argument("--within", action="store_true", help="nothing of what runs on import")
     parser.add_argument("--survivors", action="store_true", help="those of the runs before")
     parser.add_argument("--resume", action="store_true", help="those that no run has tried")
     parser.add_argument("--report", action="store_true", help="what the runs before have found")
@@ -158,12 +162,9 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(arguments)
     suite = suite_of(asked.root.resolve(), asked.package, asked.tests)
     trees = {name: ast.parse(path.read_bytes()) for name, path in suite.modules.items()}
-    only = [name for name in asked.only.split(",") if name]
-    of_module = {
-        name: mutants_of(name, tree)
-        for name, tree in trees.items()
-        if not only or name.rpartition(".")[2] in only
-    }
+    names = {name.rpartition(".")[2]: name for name in trees}
+    only = [names[name] for name in asked.only.split(",")] if asked.only else list(trees)
+    of_module = {name: mutants_of(name, trees[name]) for name in only}
     kept = suite.root / ".mutants"
     outcomes = Outcomes(kept / "outcomes.jsonl")
     if not asked.report:
@@ -192,18 +193,24 @@ def try_all(
         survived += outcomes.kind(mutant) == SURVIVED
         seconds = time.monotonic() - began
         line = f"{tried}/{len(mutants)} {mutant.module}, {survived} survived, {seconds:.0f} s"
-        print(f"\r{line:79}", end="", file=sys.__stderr__, flush=True)
+        say(line)
 
     where = IN_MEMORY if IN_MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="minilog-mutants-", dir=where) as directory:
         place = Path(directory)
-        tests = recorded(suite, place, kept / "recorded.json")
-        print(f"{tests.count} tests of {tests.seconds:.0f} s", file=sys.__stderr__)
+        tests = recorded(suite, place, kept / "recorded.json", say)
+        say(f"{tests.count} tests of {tests.seconds:.0f} s, {len(mutants)} mutants")
         began = time.monotonic()
         trial = Trial(suite, tests, trees, place, told)
         trial.patience_s = patience_s
         trial.run(mutants)
-    print(file=sys.__stderr__)
+
+
+def say(line: str) -> None:
+    """Print where it stands; on a terminal, over the line before."""
+    print(
+        f"\r{line:99}", end="" if sys.__stderr__.isatty() else "\n", file=sys.__stderr__, flush=True
+    )
 
 
 def stop(number: int, frame: object) -> None:

@@ -38,12 +38,13 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class Test(NamedTuple):
-    """A test, and how long it takes."""
+    """A test, how long it takes, and how many lines it runs."""
 
     __test__ = False
 
     name: str
     seconds: float
+    lines: int
 
 
 class Ended(NamedTuple):

@@ -10,14 +10,15 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.mutants.children import Plugin, Tell, Test, be_bounded, collect, in_child
 from tests.mutants.importing import Importer, noting
 
-LONGEST_S = 8.0  # slower tests are left out
+LONGEST_S = 30.0  # slower tests are left out
 
 
 class Suite(NamedTuple):
@@ -42,21 +43,26 @@ class Recorded:
                     continue
                 self.count += 1
                 self.seconds += seconds
+                test = Test(name, seconds, sum(map(len, lines.values())))
                 for module, numbers in lines.items():
                     for number in numbers:
-                        self._tests[module, number].append(Test(name, seconds))
+                        self._tests[module, number].append(test)
 
     def of_lines(self, lines: Iterable[tuple[str, int]]) -> list[Test]:
-        """Return the tests that run any of these lines (module, number), the quickest first."""
+        """Return the tests that run any of these lines (module, number).
+
+        First those that are quick and run little else: a test of these lines notices more of what
+        they do than one that only comes through.
+        """
         found = {test for line in lines for test in self._tests.get(line, ())}
-        return sorted(found, key=lambda test: (test.seconds, test.name))
+        return sorted(found, key=lambda test: (test.seconds * test.lines, test.name))
 
     def of_all(self) -> list[Test]:
-        """Return every test that runs any line at all, the quickest first."""
+        """Return every test that runs any line at all, in the same order."""
         return self.of_lines(self._tests)
 
     def of_module(self, module: str) -> list[Test]:
-        """Return the tests that run anything of a module, the quickest first."""
+        """Return the tests that run anything of a module, in the same order."""
         return self.of_lines([line for line in self._tests if line[0] == module])
 
 
@@ -65,7 +71,7 @@ def digest_of(paths: Iterable[Path]) -> str:
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
 
 
-def recorded(suite: Suite, place: Path, kept: Path) -> Recorded:
+def recorded(suite: Suite, place: Path, kept: Path, say: Callable[[str], None]) -> Recorded:
     """Return which tests run which lines, from the file where they are kept as far as it holds."""
     sources = digest_of(sorted(suite.modules.values()))
     content: dict[str, Any] = {"sources": sources, "files": {}, "on_import": []}
@@ -77,22 +83,23 @@ def recorded(suite: Suite, place: Path, kept: Path) -> Recorded:
     files = content["files"]
     for file in [file for file in files if files[file]["digest"] != digests.get(file)]:
         del files[file]
-    wanted = [file for file in suite.files if file not in files]
-    if wanted:
-        for file in wanted:
-            files[file] = {"digest": digests[file], "tests": {}}
-        for told in in_child(place, lambda tell: _record(suite, wanted, place, tell)).told:
+    for number, file in enumerate(suite.files):
+        if file in files:
+            continue
+        tests: dict[str, Any] = {}
+        for told in in_child(place, partial(_record, suite, file, place)).told:
             if "passed" in told:
-                file = told["passed"].partition("::")[0]
-                files[file]["tests"][told["passed"]] = (told["seconds"], told["lines"])
+                tests[told["passed"]] = (told["seconds"], told["lines"])
             content["on_import"] = told.get("on_import", content["on_import"])
+        files[file] = {"digest": digests[file], "tests": tests}
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(json.dumps(content))
+        say(f"recorded {number + 1} of {len(suite.files)} files, {len(tests)} tests in {file}")
     return Recorded(content)
 
 
-def _record(suite: Suite, files: Sequence[str], place: Path, tell: Tell) -> None:
-    """Run test files on modules that note what is run; tell of each test that passes."""
+def _record(suite: Suite, file: str, place: Path, tell: Tell) -> None:
+    """Run a test file on modules that note what is run; tell of each test that passes."""
     ran: dict[str, set[int]] = {name: set() for name in suite.modules}
     paths = {name: str(path) for name, path in suite.modules.items()}
     Importer(paths, noting, lambda name: ran[name].add).install()
@@ -101,7 +108,7 @@ def _record(suite: Suite, files: Sequence[str], place: Path, tell: Tell) -> None
         tell({"on_import": [(name, sorted(lines)) for name, lines in ran.items()]})
         items = list(plugin.items.values())
         for item, following in zip(items, [*items[1:], None]):
-            be_bounded(10 * LONGEST_S)
+            be_bounded(3 * LONGEST_S)
             for lines in ran.values():
                 lines.clear()
             began = time.monotonic()
@@ -110,5 +117,5 @@ def _record(suite: Suite, files: Sequence[str], place: Path, tell: Tell) -> None
                 lines_of = {name: sorted(lines.copy()) for name, lines in ran.items() if lines}
                 tell({"passed": item.nodeid, "seconds": seconds, "lines": lines_of})
 
-    be_bounded(10 * LONGEST_S)
-    collect(suite.root, files, place, loop)
+    be_bounded(3 * LONGEST_S)
+    collect(suite.root, [file], place, loop)

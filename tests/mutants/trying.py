@@ -1,4 +1,4 @@
-"""Trying mutants: each in a child that runs the tests which run its line, the quickest first.
+"""Trying mutants: each in a child that runs the tests which run its line, the nearest first.
 
 A change within a function is put into the functions of a process that has imported all and
 collected all tests, which costs a fork. One of what runs on import (constants, defaults) is tried

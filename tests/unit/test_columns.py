@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from minilog import RecordTooLargeError
 from minilog.storage import format as f
-from minilog.storage.batch import encode_batch, encode_frame
+from minilog.storage.batch import compressed, encode_batch, encode_frame
 from minilog.storage.columns import ColumnsFrame
 from minilog.storage.files import MappedRegion
 
@@ -112,6 +113,72 @@ def test_a_frame_whose_parts_do_not_add_up_is_not_sound() -> None:
         region[POSITION : POSITION + len(data)] = bytes(changed)
         prefix = f.Prefix._make(f.PREFIX.unpack_from(changed))
         assert not ColumnsFrame(prefix, region, POSITION).is_sound, position
+
+
+def test_a_frame_has_every_byte_where_the_specification_says() -> None:
+    batch = encode_batch([b"abc", b"de"], None, None, None, 100)
+    origin, context = f.Origin(5, 6, 7), f.context_of(1, 128, batch.flags)
+    data = encode_frame(batch, 9, 1000, context, 3, POSITION, origin, tombstones_since=50)
+    head = struct.pack("<Iiqq", 116, 2, 9, 1000) + struct.pack("<BBHII", 0, 0, f.COLUMNS, 1, 16)
+    head += struct.pack("<IqqiiIIIIq", 2, 5, 6, 7, -1, 0, 5, 0, 24, 51)
+    body = struct.pack("<III", 0, 3, 5) + bytes(4) + b"abcde" + bytes(3)
+    assert data[:-4] == head + body
+    assert data[-4:] == f.checksum(data[:-4], 3, POSITION)
+
+
+def test_what_a_cleaning_saw_and_who_wrote_it_are_decoded_as_they_were_encoded() -> None:
+    batch = encode_batch([b"abc", b"de"], None, None, None, 100)
+    for origin, since in ((f.NOBODY, -1), (f.Origin(5, 6, 7), 0), (f.Origin(transaction=8), -1)):
+        flags = batch.flags | (f.TRANSACTIONAL if origin.transaction else 0)
+        context = f.context_of(1, 0, flags)
+        data = encode_frame(
+            batch, 9, 1000, context, 3, POSITION, origin, extent=4, tombstones_since=since
+        )
+        frame = ColumnsFrame(
+            f.Prefix._make(f.PREFIX.unpack_from(data)), bytes(POSITION) + data, POSITION
+        )
+        assert frame.is_sound
+        assert (frame.origin, frame.tombstones_since) == (origin, since)
+        assert (frame.first_offset, frame.count) == (9, 2)
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 63, 64, 65, 128])
+def test_nulls_are_decoded_whatever_the_number_of_records(count: int) -> None:
+    values = [b"v" * (number % 3) if number % 5 else None for number in range(count)]
+    keys = [b"k" if number % 2 else None for number in range(count)]
+    frame, _ = frame_of(values, keys, None, None)
+    assert frame.is_sound
+    assert rows_of(frame, 0, count) == [
+        (7 + number, 1000, keys[number], values[number], ()) for number in range(count)
+    ]
+
+
+def test_two_records_are_compressed_and_one_is_not() -> None:
+    value = b"v" * 1000
+    one = encode_batch([value], None, None, None, 2000, compression="gzip")
+    two = encode_batch([value, value], None, None, None, 2000, compression="gzip")
+    assert (one.codec, one.body) == (0, (value,))
+    assert (two.codec, two.body_bytes) == (1, 2000)
+    assert two.frame_bytes < 1000
+    assert compressed(two, "gzip") is two
+
+
+def test_a_body_larger_than_a_reader_should_hold_is_not_compressed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("minilog.storage.batch.LARGEST_BODY", 2000)
+    values = [b"v" * 1000, b"v" * 1000]
+    assert encode_batch(values, None, None, None, 2000, compression="gzip").codec == 1
+    assert encode_batch([*values, b""], None, None, None, 2000, compression="gzip").codec == 0
+
+
+def test_a_batch_larger_than_a_frame_may_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minilog.storage.batch.LARGEST_FRAME_BYTES", 2000)
+    values = [b"v" * 1000, b"v" * 1000]
+    assert encode_batch(values, None, None, None, 2000).body_bytes == 2000
+    with pytest.raises(RecordTooLargeError, match="append it in parts") as caught:
+        encode_batch([*values, b"v" * 1000], None, None, None, 2000)
+    assert (caught.value.size, caught.value.limit) == (3000, 2000)
 
 
 def test_a_record_beyond_the_limit_is_refused_with_its_number() -> None:

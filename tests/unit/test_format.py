@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from typing import Any
 
 import pytest
@@ -100,6 +101,19 @@ def test_a_header_of_a_later_version_is_not_damage() -> None:
     assert PATH in str(caught.value)
 
 
+def test_a_header_has_every_byte_where_the_specification_says() -> None:
+    header = f.SegmentHeader(7, 3, 1000, 2, cleaned_to=9, tombstones_since=5000)
+    said = struct.pack("<8sIIqqqIqq", b"minilog\0", 2, 0, 7, 3, 1000, 2, 9, 5001)
+    assert f.encode_header(header) == said + struct.pack("<I", crc32c(said))
+    assert f.decode_header(f.encode_header(header), PATH) == header
+
+
+def test_a_header_of_another_program_is_damage_though_its_checksum_is_right() -> None:
+    head = f.HEADER.pack(b"minilog!", f.FORMAT, 0, 0, 0, 0, 0, bytes(16))
+    with pytest.raises(CorruptionError):
+        f.decode_header(head + f.CRC.pack(crc32c(head)), PATH)
+
+
 @given(
     st.none() | st.binary(max_size=50), st.none() | st.binary(max_size=50), HEADERS, OFFSET, OFFSET
 )
@@ -135,6 +149,94 @@ def test_a_seal_is_decoded_as_it_was_encoded(
     assert prefix.next_offset == end
     assert f.decode_seal(prefix, frame) == seal
     assert frame[-4:] == f.checksum(frame[:-4], 17, 800)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\1",  # shorter than its lengths
+        struct.pack("<Ii", 1, 2) + b"nvv!",  # longer
+        struct.pack("<Ii", 1, 3) + b"nvv",  # the value's end is missing
+        struct.pack("<Ii", 2, -1) + b"n",  # the name's
+        struct.pack("<Ii", 1, -1) + b"\xff",  # no UTF-8
+    ],
+)
+def test_headers_that_do_not_add_up_are_damage(data: bytes) -> None:
+    whole_ones = f.encode_headers((("n", b"vv"), ("m", None), ("", b"")))
+    assert f.decode_headers(whole_ones) == (("n", b"vv"), ("m", None), ("", b""))
+    for damaged in (data, whole_ones + data):
+        with pytest.raises(CorruptionError) as caught:
+            f.decode_headers(damaged)
+        assert caught.value.path == "a record's headers"
+
+
+def test_a_record_says_who_wrote_it_and_of_which_transaction() -> None:
+    origins = [
+        f.NOBODY,
+        f.Origin(5, 6, 7),
+        f.Origin(transaction=8),
+        f.Origin(5, 6, 7, 8),
+    ]
+    for origin in origins:
+        frame = f.encode_single(b"k", b"v", b"", 1, 2, 3, 64, origin=origin)
+        prefix = f.Prefix._make(f.PREFIX.unpack_from(frame))
+        assert f.decode_origin(prefix, frame) == origin
+        assert f.decode_single(prefix, whole(frame)) == (b"k", b"v", ())
+        assert f.extension_size(prefix.flags) == len(frame) - f.PREFIX_SIZE - 2
+
+
+# ---------------------------------------------------------------- what could be a frame
+
+SMALLEST = f.SINGLE_OVERHEAD
+EXTENDED_SMALLEST = SMALLEST + f.EXTENSION_SIZE
+TRANSACTIONAL_SMALLEST = SMALLEST + f.LARGEST_EXTENSION
+IN_TRANSACTION = f.EXTENDED | f.TRANSACTIONAL
+
+
+def plausible(
+    size: int, extent: int, flags: int = 0, *, offset: int = 7, codec: int = 0, zero: int = 0
+) -> bool:
+    """Say whether it is one in a room that is just large enough, and none in a smaller one."""
+    fields = (size, extent, offset, 1000, codec, zero, flags, 1, 8)
+    assert not f.is_plausible(fields, size - 1)
+    return f.is_plausible(fields, size)
+
+
+def test_a_prefix_that_could_be_one_is_plausible_up_to_its_limits() -> None:
+    assert plausible(SMALLEST, -1)
+    assert plausible(SMALLEST, 0)
+    assert plausible(SMALLEST + 5, 5)
+    assert plausible(SMALLEST, -1, offset=0)
+    assert plausible(SMALLEST, -1, offset=f.LARGEST_OFFSET)
+    assert plausible(EXTENDED_SMALLEST, -1, f.EXTENDED)
+    assert plausible(EXTENDED_SMALLEST + 5, 5, f.EXTENDED)
+    assert plausible(TRANSACTIONAL_SMALLEST, 0, IN_TRANSACTION)
+    assert plausible(f.SEAL_SIZE, 0, f.SEAL)
+    assert plausible(SMALLEST, 1, f.COLUMNS)
+    assert plausible(SMALLEST, 2**31 - 1, f.COLUMNS)
+    assert all(plausible(SMALLEST, 1, f.COLUMNS, codec=codec) for codec in range(f.CODECS + 1))
+
+
+def test_a_prefix_beyond_any_limit_is_not_plausible() -> None:
+    assert not plausible(SMALLEST - 1, -1)
+    assert not plausible(SMALLEST - 1, 1, f.COLUMNS)
+    assert not plausible(SMALLEST, -1, zero=1)
+    assert not plausible(SMALLEST, -1, offset=-1)
+    assert not plausible(SMALLEST, -1, offset=f.LARGEST_OFFSET + 1)
+    assert not plausible(SMALLEST, -2)
+    assert not plausible(SMALLEST + 5, 6)
+    assert not plausible(EXTENDED_SMALLEST, -2, f.EXTENDED)
+    assert not plausible(EXTENDED_SMALLEST + 5, 6, f.EXTENDED)
+    assert not plausible(TRANSACTIONAL_SMALLEST, 1, IN_TRANSACTION)
+    assert not plausible(f.SEAL_SIZE + 1, 0, f.SEAL)
+    assert not plausible(f.SEAL_SIZE - 1, 0, f.SEAL)
+    assert not plausible(f.SEAL_SIZE, 1, f.SEAL)
+    assert not plausible(SMALLEST, 0, f.COLUMNS)
+    assert not plausible(SMALLEST, -1, f.COLUMNS)
+    assert not plausible(SMALLEST, 1, f.COLUMNS, codec=f.CODECS + 1)
+    assert not plausible(SMALLEST, 0, codec=1)
+    assert not plausible(f.SEAL_SIZE, 0, f.SEAL, codec=1)
+    assert not plausible(f.SEAL_SIZE, 0, f.SEAL | f.COLUMNS, codec=1)
 
 
 # ---------------------------------------------------------------- checksums and zeros
@@ -198,6 +300,19 @@ def test_any_byte_of_a_document_that_changes_is_found() -> None:
             with pytest.raises((CorruptionError, UnsupportedFormatError)) as caught:
                 f.decode_document(bytes(changed), PATH)
             assert PATH in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b": ", b":"), (b": ", b":  "), (b",", b", "), (b"\n}\n", b" \n}\n"), (b'"t"', b'"\\u0074"')],
+)
+def test_a_document_that_says_the_same_in_other_bytes_is_refused(old: bytes, new: bytes) -> None:
+    data = f.encode_document({"name": "t", "n": [1, 2]})
+    changed = data.replace(old, new)
+    assert json.loads(changed) == json.loads(data)
+    assert changed != data
+    with pytest.raises(CorruptionError, match="checksum"):
+        f.decode_document(changed, PATH)
 
 
 @pytest.mark.parametrize(
