@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minilog import RecordTooLargeError
 from minilog.storage import format as f
-from minilog.storage.batch import compressed, encode_batch, encode_frame
+from minilog.storage.batch import EMPTY_BATCH, compressed, encode_batch, encode_frame
 from minilog.storage.columns import ColumnsFrame
 from minilog.storage.files import MappedRegion
 
@@ -151,6 +151,88 @@ def test_nulls_are_decoded_whatever_the_number_of_records(count: int) -> None:
     assert rows_of(frame, 0, count) == [
         (7 + number, 1000, keys[number], values[number], ()) for number in range(count)
     ]
+
+
+def test_sizes_count_keys_values_and_headers() -> None:
+    values, keys = [b"abc", b"de", b"f"], [b"k", b"kk", None]
+    alike, alike_keys = [b"abc", b"def", b"ghi"], [b"kk", b"ll", b"mm"]
+    headers = [{"a": b"b"}, {}, {"c": None}]  # 8 bytes each, and the name, and the value
+
+    def sizes(*columns: Any) -> list[int]:
+        frame, _ = frame_of(*columns, None)
+        return [frame.size_before(row) for row in range(frame.count + 1)]
+
+    assert sizes(values, None, None) == [0, 3, 5, 6]
+    assert sizes(values, keys, None) == [0, 4, 8, 9]
+    assert sizes(alike, alike_keys, None) == [0, 5, 10, 15]
+    assert sizes(values, alike_keys, headers) == [0, 15, 19, 31]
+
+
+def test_the_place_of_every_part_is_told_where_all_records_are_alike() -> None:
+    frame, _ = frame_of([b"abc", b"def"], [b"kk", b"ll"], None, None)
+    body = POSITION + 88
+    assert frame.shape() == (7, 2, frame._region, 1000, body, 2, body + 8, 3)
+    frame, _ = frame_of([b"abc", b"def"], None, None, None)
+    assert frame.shape() == (7, 2, frame._region, 1000, 0, -1, body, 3)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ([b"abc", b"de"], None, None, None),
+        ([b"abc", b"def"], [b"k", b"kk"], None, None),
+        ([b"abc", b"def"], None, None, [1, 2]),
+        ([b"abc", None], None, None, None),
+        ([b"abc", b"def"], None, [{"h": b""}, {}], None),
+    ],
+    ids=["values", "keys", "timestamps", "nulls", "headers"],
+)
+def test_records_that_are_not_alike_have_no_shape_but_rows(columns: Any) -> None:
+    frame, _ = frame_of(*columns)
+    assert frame.shape() is None
+    values, keys, headers, timestamps = columns
+    is_plain = None not in values and headers is None
+    for row in range(2):
+        stamp = timestamps[row] if timestamps else 1000
+        key = keys[row] if keys else None
+        assert frame.plain_row(row) == ((stamp, key, values[row]) if is_plain else None)
+
+
+def test_records_with_gaps_between_them_are_found_by_their_offsets() -> None:
+    deltas = [0, 2, 3, 7, 8, 15]
+    values = [b"%d" % delta for delta in deltas]
+    batch = encode_batch(values, None, None, None, 100, deltas)
+    context = f.context_of(1, 0, batch.flags)
+    data = encode_frame(batch, 7, 1000, context, 3, POSITION, extent=20)
+    prefix = f.Prefix._make(f.PREFIX.unpack_from(data))
+    frame = ColumnsFrame(prefix, bytes(POSITION) + data, POSITION)
+    assert frame.is_sound
+    assert prefix.next_offset == 27
+    assert rows_of(frame, 0, 6) == [
+        (7 + delta, 1000, None, value, ()) for delta, value in zip(deltas, values)
+    ]
+    assert [frame.row_at(offset) for offset in range(5, 24)] == [
+        *[0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 5, 5, 5, 5],
+        6,
+    ]
+    assert frame.plain_row(0) is None
+    assert frame.shape() is None
+
+
+@pytest.mark.parametrize("compression", [0, 1])
+def test_a_compressed_frame_that_says_it_has_no_body_is_not_sound(compression: int) -> None:
+    context = f.context_of(1, 0, f.COLUMNS | f.FIXED_VALUES, compression)
+    data = encode_frame(EMPTY_BATCH, 7, 1000, context, 3, POSITION, extent=1)
+    prefix = f.Prefix._make(f.PREFIX.unpack_from(data))
+    frame = ColumnsFrame(prefix, bytes(POSITION) + data, POSITION)
+    assert frame.is_sound == (compression == 0)
+
+
+def test_a_frame_that_ends_within_its_header_is_not_sound() -> None:
+    _, data = frame_of([b"abc"], None, None, None)
+    prefix = f.Prefix._make(f.PREFIX.unpack_from(data))
+    assert ColumnsFrame(prefix, bytes(POSITION) + data, POSITION).is_sound
+    assert not ColumnsFrame(prefix, bytes(POSITION) + data[:87], POSITION).is_sound
 
 
 def test_two_records_are_compressed_and_one_is_not() -> None:
