@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minilog.storage import format as f
-from minilog.storage.singles import DOZENS, Budget, SingleRows, read_run
+from minilog.storage.singles import DOZENS, Budget, SingleRows, _read_alike, read_run
 
 SEED, POSITION, OFFSET = 17, 640, 7
 PLENTY = Budget(10_000, 10**9, True)
@@ -51,6 +51,60 @@ def test_records_with_keys_of_one_length_are_read_in_one_go(key: bytes | None) -
     assert rows.keys == [key] * count
     assert rows.values == [b"%03d" % number for number in range(count)]
     assert (read_bytes, record_bytes) == (len(chunk), count * (3 + len(key or b"")))
+
+
+@pytest.mark.parametrize("key", [None, b"", b"k"])
+@pytest.mark.parametrize("size", [1, 3, 4, 8])
+def test_what_is_alike_is_decoded_by_dozens(size: int, key: bytes | None) -> None:
+    """All of it, whatever its size is a multiple of: not one by one, which takes three times."""
+    for count in (DOZENS - 1, DOZENS, 2 * DOZENS + 3):
+        frames = [frame_of(number, (b"%08d" % number)[-size:], key) for number in range(count)]
+        whole = count // DOZENS * DOZENS
+        chunk = chunk_of(frames)
+        timestamps, keys, values, read_bytes = _read_alike(chunk, POSITION, OFFSET, SEED, PLENTY)
+        assert values == [(b"%08d" % number)[-size:] for number in range(whole)]
+        assert keys == [key] * whole
+        assert timestamps == [1000 + number for number in range(whole)]
+        assert read_bytes == len(chunk_of(frames[:whole]))
+
+
+@pytest.mark.parametrize("at", [0, 5, DOZENS, 2 * DOZENS - 1])
+def test_a_null_among_records_of_its_size_is_a_null(at: int) -> None:
+    values = [b"" if number != at else None for number in range(2 * DOZENS)]
+    rows, _, _ = run(
+        chunk_of([frame_of(number, value, b"k") for number, value in enumerate(values)])
+    )
+    assert rows.values == values
+    assert rows.keys == [b"k"] * len(values)
+
+
+@pytest.mark.parametrize("at", [5, DOZENS, 2 * DOZENS - 1])
+def test_a_key_of_another_length_among_records_of_one_size_is_that_key(at: int) -> None:
+    pairs = [(b"k", b"vvv") if number != at else (b"kk", b"vv") for number in range(2 * DOZENS)]
+    rows, _, _ = run(chunk_of([frame_of(number, v, k) for number, (k, v) in enumerate(pairs)]))
+    assert list(zip(rows.keys, rows.values)) == pairs
+
+
+def test_what_begins_with_no_frame_has_no_records() -> None:
+    for chunk in (
+        b"",
+        bytes(35),
+        bytes(64),
+        bytes(64 * DOZENS),
+        chunk_of([frame_of(0, b"v")])[:20],
+    ):
+        rows, read_bytes, record_bytes = run(chunk)
+        assert (len(rows), read_bytes, record_bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("extent", [-2, 5, 2**31 - 1])
+def test_a_key_longer_than_its_frame_is_no_error_of_python(extent: int) -> None:
+    """Its checksum is right: who wrote it was not minilog."""
+    frames = [bytearray(frame_of(number, b"v")) for number in range(DOZENS)]
+    for frame in frames:
+        frame[4:8] = extent.to_bytes(4, "little", signed=True)
+    rows, _, _ = run(chunk_of([bytes(frame) for frame in frames]))
+    assert rows.offsets == range(OFFSET, OFFSET + DOZENS)
 
 
 @pytest.mark.parametrize("others", [0, 1, DOZENS])
