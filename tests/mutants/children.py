@@ -75,6 +75,7 @@ def in_child(place: Path, work: Callable[[Tell], None]) -> Ended:
     if not child:
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             with open(told, "ab", buffering=0) as lines, open(os.devnull, "r+b") as nothing:
                 for standard in range(3):
                     os.dup2(nothing.fileno(), standard)

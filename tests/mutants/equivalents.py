@@ -7,6 +7,7 @@ know how mutants are made.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 ANY = "*"
@@ -22,4 +23,136 @@ class Equivalent(NamedTuple):
     reason: str
 
 
-EQUIVALENTS: list[Equivalent] = []
+def same(
+    module: str, function: str, reason: str, *changes: tuple[str, str]
+) -> Iterator[Equivalent]:
+    """Yield changes (before, after) of one function that make no difference for one reason."""
+    for before, after in changes:
+        yield Equivalent(module, function, before, after, reason)
+
+
+NEGATIVE = "any number below 0 says the same"
+FIXED_0 = "where all are empty, the largest and the sum of their lengths are 0 as well"
+LOOKS_CLOSELY = "an estimate from above: when it is too large, every record is looked at"
+FIRST_ALONE = "only the first of the numbers is taken"
+CUT_FAILS = "a frame that is cut short fails its checksum as well"
+
+EQUIVALENTS: list[Equivalent] = [
+    # ---------------------------------------------------------------- format
+    *same("format", "decode_headers", NEGATIVE, ("start = -1", "start = -2")),
+    # ---------------------------------------------------------------- batch
+    *same(
+        "batch",
+        "_Column.largest",
+        FIXED_0,
+        ("self.fixed >= 0", "self.fixed > 0"),
+        ("self.fixed >= 0", "self.fixed >= 1"),
+    ),
+    *same(
+        "batch",
+        "_Column.length_field",
+        FIXED_0,
+        ("self.fixed >= 0", "self.fixed > 0"),
+        ("self.fixed >= 0", "self.fixed >= 1"),
+    ),
+    *same(
+        "batch",
+        "_column",
+        NEGATIVE,
+        ("lengths[0] if is_fixed else -1", "lengths[0] if is_fixed else -2"),
+        (
+            "_Column(list(map(len, plain)), -1, b''.join(plain), validity)",
+            "_Column(list(map(len, plain)), -2, b''.join(plain), validity)",
+        ),
+    ),
+    *same(
+        "batch",
+        "_check_sizes",
+        LOOKS_CLOSELY,
+        ("keys.largest if keys else 0", "keys.largest if keys else 1"),
+        ("max(map(len, headers)) if headers else 0", "max(map(len, headers)) if headers else 1"),
+        ("largest > limit", "largest >= limit"),
+    ),
+    # ---------------------------------------------------------------- columns
+    *same(
+        "columns",
+        "ColumnsFrame.size_before",
+        FIRST_ALONE,
+        ("row + 1", "row + 2"),
+        ("row + 1", "row + 2  # 2"),
+        ("row + 1", "row + 2  # 3"),
+    ),
+    *same(
+        "columns",
+        "ColumnsFrame.rows",
+        "headers have offsets, and the length is for a column without",
+        ("self._column('header', 0, start, stop)", "self._column('header', 1, start, stop)"),
+    ),
+    *same(
+        "columns",
+        "ColumnsFrame._valid",
+        "more of the region is read than is looked at",
+        ("(stop + 7) // 8", "(stop + 7) * 8"),
+    ),
+    # ---------------------------------------------------------------- singles
+    *same(
+        "singles",
+        "_read_alike",
+        "for a machine that is not little-endian",
+        (
+            "len(chunk) < f.PREFIX_SIZE or sys.byteorder != 'little'",
+            "len(chunk) < f.PREFIX_SIZE",
+        ),
+    ),
+    *same(
+        "singles",
+        "read_run",
+        "an empty key ends where it begins",
+        ("extent >= 0", "extent > 0"),
+        ("extent >= 0", "extent >= 1"),
+    ),
+    # ---------------------------------------------------------------- view
+    *same(
+        "view",
+        "View.record_at",
+        "the first record of a segment is found by a hop as well",
+        ("position >= f.HEADER_SIZE", "position > f.HEADER_SIZE"),
+    ),
+    *same(
+        "view",
+        "View.record_at",
+        CUT_FAILS,
+        (
+            "len(frame) == size and crc32c(frame, self.seed ^ position) == f.WHOLE",
+            "crc32c(frame, self.seed ^ position) == f.WHOLE",
+        ),
+    ),
+    *same(
+        "view",
+        "View._hop_to",
+        CUT_FAILS,
+        (
+            "len(frame) < size or crc32c(frame, self.seed ^ position + start) != f.WHOLE",
+            "crc32c(frame, self.seed ^ position + start) != f.WHOLE",
+        ),
+    ),
+    # ---------------------------------------------------------------- reading
+    *same(
+        "reading",
+        "_read_from",
+        "a run of single records leaves a seal to its caller as well",
+        (
+            "prefix is None or prefix[2] != due or prefix[6] & f.SEAL",
+            "prefix is None or prefix[2] != due",
+        ),
+    ),
+    *same(
+        "reading",
+        "_step_over",
+        "the bytes of no records are not counted",
+        (
+            "Taken(rows, f.aligned(prefix.size), 0, prefix.next_offset, is_cut=False)",
+            "Taken(rows, f.aligned(prefix.size), 1, prefix.next_offset, is_cut=False)",
+        ),
+    ),
+]

@@ -6,24 +6,25 @@ import pytest
 
 from minilog.storage import format as f
 from minilog.storage.singles import DOZENS, Budget, SingleRows, _read_alike, read_run
+from tests.frames import SEED, in_place, single
 
-SEED, POSITION, OFFSET = 17, 640, 7
+POSITION, OFFSET = 640, 7
 PLENTY = Budget(10_000, 10**9, True)
 
 
-def frame_of(number: int, value: bytes | None, key: bytes | None = None, *more: object) -> bytes:
-    """Return the frame of a record; ``more`` is its headers, flags and origin."""
-    headers, flags, origin = (*more, *(b"", 0, f.NOBODY)[len(more) :])
-    offset, timestamp = OFFSET + number, 1000 + number
-    return f.encode_single(key, value, headers, offset, timestamp, 1, 64, flags, origin)  # type: ignore[arg-type]
+def frame_of(
+    number: int,
+    value: bytes | None,
+    key: bytes | None = None,
+    headers: bytes = b"",
+    flags: int = 0,
+    origin: f.Origin = f.NOBODY,
+) -> bytes:
+    return single(OFFSET + number, value, key, flags, origin, headers)
 
 
 def chunk_of(frames: list[bytes]) -> bytes:
-    chunk = b""
-    for frame in frames:
-        chunk += frame + f.checksum(frame, SEED, POSITION + len(chunk))
-        chunk += bytes(-len(chunk) & 7)
-    return chunk
+    return in_place(frames, POSITION)
 
 
 def run(chunk: bytes, budget: Budget = PLENTY) -> tuple[SingleRows, int, int]:
@@ -38,7 +39,7 @@ def test_records_of_one_size_are_read_in_one_go(size: int, count: int) -> None:
     rows, read_bytes, record_bytes = run(chunk)
     assert rows.values == [value[:size] for value in values]
     assert rows.keys == [None] * count
-    assert rows.timestamps == [1000 + number for number in range(count)]
+    assert rows.timestamps == [1000 + OFFSET + number for number in range(count)]
     assert rows.offsets == range(OFFSET, OFFSET + count)
     assert (read_bytes, record_bytes) == (len(chunk), count * size)
 
@@ -64,7 +65,7 @@ def test_what_is_alike_is_decoded_by_dozens(size: int, key: bytes | None) -> Non
         timestamps, keys, values, read_bytes = _read_alike(chunk, POSITION, OFFSET, SEED, PLENTY)
         assert values == [(b"%08d" % number)[-size:] for number in range(whole)]
         assert keys == [key] * whole
-        assert timestamps == [1000 + number for number in range(whole)]
+        assert timestamps == [1000 + OFFSET + number for number in range(whole)]
         assert read_bytes == len(chunk_of(frames[:whole]))
 
 
@@ -185,7 +186,7 @@ def test_a_part_of_a_run_has_every_column_of_it() -> None:
     rows = run(chunk_of(frames))[0].cut(1, 3)
     assert (len(rows), rows.offsets) == (2, range(OFFSET + 1, OFFSET + 3))
     assert (rows.keys, rows.values) == ([b"k", b"k"], [b"v1", b"v2"])
-    assert rows.timestamps == [1001, 1002]
+    assert rows.timestamps == [1008, 1009]
     assert list(rows.headers) == [(("h", b"v"),)] * 2
     plain = run(chunk_of([frame_of(0, b"v"), frame_of(1, b"w")]))[0].cut(1, 2)
     assert list(plain.headers) == [()]

@@ -5,46 +5,12 @@ from __future__ import annotations
 import pytest
 
 from minilog.storage import format as f
-from minilog.storage.batch import encode_batch, encode_frame
-from minilog.storage.columns import ColumnsFrame
+from minilog.storage.columns import Shape
 from minilog.storage.files import MappedRegion
 from minilog.storage.index import Index
 from minilog.storage.memory import MemoryDirectory
 from minilog.storage.view import HOPS_BYTES, Remembered, Stride, View
-
-SEED, BASE = 17, 100
-
-
-def single(offset: int, value: bytes | None, key: bytes | None = None, flags: int = 0) -> bytes:
-    return f.encode_single(key, value, b"", offset, 1000 + offset, 1, 64, flags)
-
-
-def columns(offset: int, values: list[bytes], keys: list[bytes] | None = None) -> bytes:
-    """Return a frame without its checksum, which is made for its place."""
-    batch = encode_batch(values, keys, None, None, 10**6)
-    context = f.context_of(1, 0, batch.flags)
-    return encode_frame(batch, offset, 1000 + offset, context, 0, 0)[:-4]
-
-
-def view_of(frames: list[bytes], *, room: int = 0) -> View:
-    """Return a look at a segment of these frames, without an index."""
-    data = bytes(f.HEADER_SIZE)
-    for frame in frames:
-        data += frame + f.checksum(frame, SEED, len(data))
-        data += bytes(-len(data) & 7)
-    region = MappedRegion(-1, len(data) + room)
-    region[: len(data)] = data
-    return View(region, Index(MemoryDirectory(), "i", SEED), BASE, SEED, "a segment")
-
-
-def step_of(frame: bytes) -> int:
-    return f.aligned(len(frame) + f.CRC_SIZE)
-
-
-def frame_at(view: View, position: int) -> ColumnsFrame:
-    data = view.region[position : position + f.PREFIX_SIZE]
-    return ColumnsFrame(f.Prefix._make(f.PREFIX.unpack(data)), view.region, position)
-
+from tests.frames import BASE, SEED, columns, flip, frame_at, seal, single, step_of, view_of
 
 # ---------------------------------------------------------------- hopping from an index entry
 
@@ -84,7 +50,7 @@ def test_a_record_whose_bytes_have_changed_is_not_found(change: int) -> None:
     frames = [single(BASE + number, b"value") for number in range(3)]
     view = view_of(frames)
     place = f.HEADER_SIZE + step_of(frames[0]) + change % (len(frames[0]) + f.CRC_SIZE)
-    view.region[place : place + 1] = bytes([view.region[place : place + 1][0] ^ 1])
+    flip(view, place)
     assert view.record_at(BASE) is not None
     assert view.record_at(BASE + 1) is None
 
@@ -96,7 +62,7 @@ def test_a_record_whose_bytes_have_changed_is_not_found(change: int) -> None:
         single(BASE + 1, None),
         single(BASE + 1, b"v", None, f.APPEND_TIME),
         single(BASE + 2, b"v"),
-        f.encode_seal(f.Seal(BASE + 1, 0, 0, 1), 1, 0, 0, 0)[:-4],
+        seal(BASE + 1),
     ],
     ids=["columns", "null", "append time", "another offset", "seal"],
 )
@@ -105,6 +71,22 @@ def test_what_is_not_of_the_commonest_kind_is_left_to_who_looks_at_all(other: by
     assert view.record_at(BASE) == (1000 + BASE, None, b"one")
     assert view.record_at(BASE + 1) is None
     assert view.record_at(BASE + 2) is None
+
+
+def test_reserve_is_no_record_where_offsets_begin_at_0() -> None:
+    region = MappedRegion(-1, 4096)
+    view = View(region, Index(MemoryDirectory(), "i", SEED), 0, SEED, "a segment")
+    assert view.record_at(0) is None
+    assert view.record_at(9) is None
+
+
+def test_frames_that_do_not_follow_one_another_are_not_hopped_over() -> None:
+    view = view_of([single(BASE, b"0"), single(BASE + 7, b"7"), single(BASE + 2, b"2")])
+    assert view.record_at(BASE) is not None
+    assert view.record_at(BASE + 2) is None
+    view.stride = Stride(f.HEADER_SIZE, BASE, 48, 41)
+    assert view.record_at(BASE + 1) is None  # there is a whole frame, of another
+    assert view.record_at(BASE + 2) == (1000 + BASE + 2, None, b"2")
 
 
 # ---------------------------------------------------------------- where records of one size are
@@ -157,7 +139,7 @@ def test_a_frame_is_remembered_by_its_place_and_once() -> None:
     view = view_of(frames)
     places = [f.HEADER_SIZE + number * step_of(frames[0]) for number in range(3)]
     remembered = view.remembered
-    first, second = frame_at(view, places[0]), frame_at(view, places[0])
+    first = frame_at(view, places[0])
     remembered.add(places[1], frame_at(view, places[1]))
     remembered.add(places[0], first)
     before = remembered.in_order
@@ -165,10 +147,16 @@ def test_a_frame_is_remembered_by_its_place_and_once() -> None:
     assert remembered.in_order is before
     assert remembered.at(places[0]) is first
     assert remembered.at(places[2]) is None
-    remembered.add(places[0], second)  # as another thread has made it
-    assert remembered.at(places[0]) is second
-    assert remembered.in_order[0] == (BASE, BASE + 3)
-    assert [shape.first_offset for shape in remembered.in_order[1]] == [BASE, BASE + 3]
+    remembered.add(places[2], frame_at(view, places[2]))
+    for place in places:
+        again = frame_at(view, place)
+        remembered.add(place, again)  # as another thread has made it
+        assert remembered.at(place) is again
+        assert remembered.in_order[0] == (BASE, BASE + 3, BASE + 6)
+        assert [shape.first_offset for shape in remembered.in_order[1]] == [
+            *range(BASE, BASE + 9, 3)
+        ]
+        assert {type(shape) for shape in remembered.in_order[1]} == {Shape}
 
 
 def test_frames_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
