@@ -136,7 +136,45 @@ EQUIVALENTS: list[Equivalent] = [
             "crc32c(frame, self.seed ^ position + start) != f.WHOLE",
         ),
     ),
+    *same(
+        "view",
+        "View._hop_to",
+        "what is shorter than any frame is not whole, and behind it none is due",
+        (
+            "found != due or kind & f.NOT_SINGLE or size < f.SINGLE_OVERHEAD",
+            "found != due or kind & f.NOT_SINGLE",
+        ),
+    ),
     # ---------------------------------------------------------------- reading
+    *same(
+        "reading",
+        "_take_singles",
+        "how much is cut out at once is for speed; the budget and the end bound what is returned",
+        ("min(budget[0], RUN_RECORDS)", "max(budget[0], RUN_RECORDS)"),
+        ("count * step > RUN_BYTES", "count * step >= RUN_BYTES"),
+        ("count * step", "count // step"),
+        ("RUN_BYTES // step", "RUN_BYTES * step"),
+        (
+            "max(RUN_BYTES // step // DOZENS * DOZENS, 1)",
+            "max(RUN_BYTES // step // DOZENS * DOZENS, 2)",
+        ),
+    ),
+    *same(
+        "reading",
+        "_take_singles",
+        "the next look finds no room, and says so",
+        ("not frame_bytes or record_bytes > budget.bytes", "not frame_bytes"),
+    ),
+    *same(
+        "reading",
+        "_locate",
+        "a guess that is wrong is followed by a look without one",
+        ("Found(position, due, None, False)", "Found(position, due, None, True)"),
+        (
+            "is_single and may_guess and (offset - due > 1)",
+            "is_single and may_guess",
+        ),
+    ),
     *same(
         "reading",
         "_read_from",
