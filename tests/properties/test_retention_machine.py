@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from minilog import Broker, OffsetOutOfRangeError, Partition, verify
+from minilog import Broker, Consumer, OffsetOutOfRangeError, Partition, TopicPartition, verify
 from minilog.testing import ManualClock
 
 START_MS = 1_000_000
@@ -43,6 +43,7 @@ class RetentionMachine(RuleBasedStateMachine):
         self.start = 0
         self.floor: int | None = None
         self.reopened_ms: dict[int, int] = {}  # a crash forgets when the last record came
+        self.is_written = False  # since it was opened: else there is nothing to crash
 
     @initialize(
         sync=st.sampled_from(["never", "always"]),
@@ -63,10 +64,11 @@ class RetentionMachine(RuleBasedStateMachine):
             retention_bytes=retention_bytes,
             retain_until_consumed=["slow"] if is_waiting else [],
         )
+        self.is_written = True
 
     def open(self) -> None:
         self.broker = Broker(self.path, clock=self.clock, sync=self.sync, maintenance_interval_ms=0)
-        self.broker.committed_floor = lambda *given: self.floor  # type: ignore[method-assign]
+        self.is_written = False
 
     @property
     def partition(self) -> Partition:
@@ -77,12 +79,14 @@ class RetentionMachine(RuleBasedStateMachine):
         now_ms = self.clock.now_ms()
         stamp = now_ms if ahead is None else now_ms + ahead
         self.partition.append(b"v" * size, timestamp=stamp)
+        self.is_written = True
         self.rows.append(Row(b"v" * size, stamp, now_ms))
 
     @rule(count=st.integers(1, 8))
     def append_many(self, count: int) -> None:
         now_ms = self.clock.now_ms()
         self.partition.append_many([b"many"] * count)
+        self.is_written = True
         self.rows += [Row(b"many", now_ms, now_ms)] * count
 
     @rule(milliseconds=st.sampled_from([1, 1000, RETENTION_MS, RETENTION_MS + 1, 60_000]))
@@ -92,11 +96,20 @@ class RetentionMachine(RuleBasedStateMachine):
     @rule(share=st.none() | st.floats(0, 1))
     def commit(self, share: float | None) -> None:
         self.floor = None if share is None else int(len(self.rows) * share)
+        if self.floor is not None:
+            with Consumer(self.broker, "t", group="slow", auto_commit=False) as consumer:
+                consumer.poll(max_records=1)
+                consumer.commit({TopicPartition("t", 0): self.floor})
+            self.is_written = True
+        elif "slow" in self.broker.groups:
+            self.broker.delete_group("slow")
+            self.is_written = True
 
     @rule(share=st.floats(0, 1))
     def delete_before(self, share: float) -> None:
         offset = int(len(self.rows) * share)
         self.partition.delete_before(offset)
+        self.is_written = True
         self.start = max(self.start, offset)
 
     def segments(self) -> list[tuple[int, int, int]]:
@@ -133,6 +146,7 @@ class RetentionMachine(RuleBasedStateMachine):
         segments = self.segments()
         self.broker.maintain()
         found = self.partition.start_offset
+        self.is_written |= found > self.start
         if self.retention_bytes < 0:
             assert found == max(self.start, aged)
         else:
@@ -171,7 +185,8 @@ class RetentionMachine(RuleBasedStateMachine):
             shutil.copytree(self.path, copy)
             self.broker.close()
             self.path = copy
-            self.reopened_ms[len(self.rows)] = self.clock.now_ms()
+            if self.is_written:
+                self.reopened_ms[len(self.rows)] = self.clock.now_ms()
         else:
             self.broker.close()
             report = verify(self.path)
