@@ -160,7 +160,7 @@ class CleanedLog(SharedLog):
         """
         end = log.end_offset
         is_quiet, self._seen_end = end == self._seen_end, end
-        if not (is_asked or is_quiet):
+        if not (is_asked or is_quiet) or len(log.segments()) < 2:
             return
         from minilog.storage import repacking, swapping  # most programs end before that
 

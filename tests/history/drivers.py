@@ -6,10 +6,13 @@ It refuses to know what the actors do.
 from __future__ import annotations
 
 import gc
+import importlib
+import pkgutil
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import minilog
 from tests.history.disk import SteppedDisk
 from tests.history.operations import History
 from tests.history.scheduler import FILE, LINE, LOCK, STEP, Scheduler, scheduled
@@ -24,6 +27,11 @@ CHANCES = {
 STEPS_EACH = 12
 LOOK_AGAIN_S = 0.05
 HEAD_START = 100
+
+# What is imported when it is first needed would be lines of the first schedule alone.
+for found in pkgutil.walk_packages(minilog.__path__, "minilog."):
+    if not found.name.endswith("__main__"):
+        importlib.import_module(found.name)
 
 
 class Outcome:

@@ -520,6 +520,12 @@ def members_that_do_not_tell(story: Story) -> None:
     story.poll(7, *spots(2, 4))
 
 
+def member_that_began_at_the_very_end(story: Story) -> None:
+    story.sent(3).join(7, is_telling=False, is_latest=True)
+    story.poll(7)
+    story.tell(Contents, 99, T, [0, 1, 2], [10, 11, 12])
+
+
 def offsets_set_by_hand(story: Story) -> None:
     story.sent(6).member(7, is_auto=False).poll(7, *spots(0, 4))
     story.tell(Commit, 7, {T: 4})
@@ -604,6 +610,7 @@ def a_chain_of_transactions(story: Story) -> None:
         records_that_were_trimmed,
         a_member_that_has_lost,
         a_poll_under_way_when_another_is_assigned,
+        member_that_began_at_the_very_end,
         members_that_do_not_tell,
         offsets_set_by_hand,
         an_iteration_that_is_left_and_goes_on,
