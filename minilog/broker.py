@@ -32,6 +32,7 @@ from minilog.errors import (
     ClosedError,
     ConfigError,
     ForkedError,
+    MinilogError,
     ReadOnlyError,
     StorageError,
     UnknownTopicError,
@@ -292,6 +293,10 @@ class Broker(Waiters):
     def flush(self) -> None:
         """Return when everything acknowledged so far is on the disk."""
         self.check_open()
+        self.flush_all()
+
+    def flush_all(self) -> None:
+        """Flush every partition, the ledger's too."""
         for partition in self.partitions():
             partition.flush()
 
@@ -335,11 +340,12 @@ class Broker(Waiters):
 
     def _close_topics(self) -> None:
         failure: Exception | None = None
+        is_tied_kept = self._is_what_is_tied_kept()
         topics = sorted(self._topics.values(), key=lambda topic: topic.name == LEDGER)
         for topic in topics:  # the ledger last: others ask it
             for partition in topic.all_partitions:
                 try:
-                    mark = partition.close(_closed)
+                    mark = partition.close(_closed, keeps_sequences=is_tied_kept)
                 except (OSError, StorageError) as error:
                     failure = failure or error
                     self._marks.forget(topic, partition.index)
@@ -351,6 +357,18 @@ class Broker(Waiters):
         is_disk_writer = not self._config.read_only and not self._is_in_memory
         if is_disk_writer and not self._marks.is_clean and self._is_settled:
             self._marks.save()
+
+    def _is_what_is_tied_kept(self) -> bool:
+        """Put on the disk what transactions tie together; False where that fails, as whoever it
+        fails for says when it is closed."""
+        if self._config.read_only or self._is_in_memory:
+            return True
+        try:
+            if self.ledger.has_transactions:
+                self.flush_all()
+        except (OSError, MinilogError):
+            return False
+        return True
 
     def __enter__(self) -> Broker:
         self.check_open()

@@ -99,6 +99,8 @@ class CleanedLog(SharedLog):
         """Drop what only holds records before the start, but for those of named producers that
         nothing else tells the sequences of yet: a transaction may be open there."""
         stable = self._stable_if_named()
+        if stable:
+            self._flush_what_is_tied()
         with self._lock:
             self._check_writable()
             kept = self.keep_sequences(stable)
@@ -123,10 +125,11 @@ class CleanedLog(SharedLog):
             if min_dirty_ratio is not None and not compaction.is_due(log, rules, min_dirty_ratio):
                 return compaction.Compacted()
             stable = self._stable_if_named()
+            # What supersedes a record must not be lost when that is gone.
+            self._flush_what_is_tied()
             with self._lock:
                 self._writable_log()
                 self.keep_sequences(stable)
-            self.flush()  # what supersedes a record must not be lost when that is gone
             total = 2 * sum(segment.size_bytes for segment in compaction.cleanable(log, rules))
             self._progress = CompactionProgress(0, total)
 

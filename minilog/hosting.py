@@ -31,6 +31,7 @@ class House(Protocol):
     def guard(self) -> Lockable: ...
     def check_writable(self) -> None: ...
     def topic_changed(self) -> None: ...
+    def flush_all(self) -> None: ...
 
 
 class Hosting:
@@ -56,6 +57,7 @@ class Hosting:
         self.is_sync_always = house.is_sync_always
         self.check_writable = house.check_writable
         self.topic_changed = house.topic_changed
+        self.flush_all = house.flush_all
         self.have_house_kept = upkeep.have_kept
         self.note = upkeep.note
         self.partitions_made = marks.made

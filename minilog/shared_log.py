@@ -65,6 +65,7 @@ class Host(Protocol):
     def is_aborted(self, transaction: int) -> bool: ...
     @property
     def has_transactions(self) -> bool: ...
+    def flush_all(self) -> None: ...
     def committed_floor(self, partition: int) -> int | None: ...
     def note(self, error: Exception) -> None: ...
 
@@ -127,6 +128,14 @@ class SharedLog(Waiters):
         """Return when all below ``next_offset`` is as durable as the sync level promises."""
         if self._is_sync_always:
             self._sync_until(next_offset)
+
+    def _flush_what_is_tied(self) -> None:
+        """Return when everything is on the disk that a crash may not take from this partition
+        alone: of a transaction in several, one that loses a record takes all of it back."""
+        if self._host.has_transactions:
+            self._host.flush_all()
+        else:
+            self.flush()
 
     def _sync_until(self, next_offset: int) -> None:
         """Return when all below ``next_offset`` is synced; one sync serves all who wait here."""
@@ -280,10 +289,13 @@ class SharedLog(Waiters):
 
     # ------------------------------------------------------------ the end
 
-    def close(self, refusal: Callable[[], Exception]) -> CleanMark | None:
-        """Refuse every later call and end every wait; return a mark where all was synced."""
+    def close(
+        self, refusal: Callable[[], Exception], *, keeps_sequences: bool = True
+    ) -> CleanMark | None:
+        """Refuse every later call and end every wait; return a mark where all was synced. What
+        named producers have written is not noted where a transaction may still be lost."""
         self._refusal = refusal  # first: a cleaning that runs ends at its next step
-        stable = self._stable_if_named()
+        stable = self._stable_if_named() if keeps_sequences else None
         with self._cleaning, self._lock:
             self.is_plain = False
             self._wake()

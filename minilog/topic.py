@@ -77,6 +77,7 @@ class Owner(Protocol):
     def is_aborted(self, transaction: int) -> bool: ...
     @property
     def has_transactions(self) -> bool: ...
+    def flush_all(self) -> None: ...
     def committed_floor(
         self, topic: Topic, partition: int, group_names: tuple[str, ...]
     ) -> int | None: ...
@@ -276,6 +277,10 @@ class Topic:
     def has_transactions(self) -> bool:
         """Whether there ever was a transaction."""
         return self._owner.has_transactions
+
+    def flush_all(self) -> None:
+        """Return when everything appended to any topic is on the disk."""
+        self._owner.flush_all()
 
     def committed_floor(self, partition: int) -> int | None:
         """Return the offset that the groups it is retained for have all committed, or None."""
