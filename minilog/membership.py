@@ -54,6 +54,7 @@ class Membership:
         self._is_joined = False  # else its partitions are assigned by hand, or it has none
         self._is_following = False
         self._lost: list[TopicPartition] = []  # of which the callback is still to hear
+        self._gone: set[TopicPartition] = set()  # too: deleted, and seen to be between two polls
         self.member = Member(assignor, max_poll_interval_ms, is_latest=places.begins_at_end)
 
     # ------------------------------------------------------------ in and out
@@ -70,7 +71,7 @@ class Membership:
             self.member.names, self.member.pattern = before
             raise
         if was_out and self._is_joined:
-            self._lost += self._places.clear()  # the next poll tells it
+            self._lose_all()  # the next poll tells it
         self._callbacks = callbacks
         self._is_joined = True
 
@@ -91,6 +92,7 @@ class Membership:
         if commits:
             self.commit_done()
         self._tell_lost()
+        gone, self._gone = sorted(self._gone.union(gone)), set()
         self._call_back("on_lost" if self._is_out() else "on_revoked", gone)
 
     def _is_out(self) -> bool:
@@ -153,7 +155,7 @@ class Membership:
             share = self.coordinator.share(self.member)
             if share is None:
                 with self._lock:
-                    self._lost += self._places.clear()
+                    self._lose_all()
             self._tell_lost()
             if share is None:
                 if self._is_joined:
@@ -169,11 +171,16 @@ class Membership:
 
     def _give_up(self, revoked: list[TopicPartition]) -> None:
         with self._lock:
-            read = [tp for tp in revoked if self._places.give_up(tp)]
+            read = [tp for tp in revoked if self._places.give_up(tp) or tp in self._gone]
+            self._gone.difference_update(revoked)
         try:
             self._call_back("on_revoked", read)
         finally:
             self.coordinator.release(self.member, revoked)
+
+    def _lose_all(self) -> None:
+        self._lost += sorted(self._gone.union(self._places.clear()))
+        self._gone.clear()
 
     def _tell_lost(self) -> None:
         lost, self._lost = self._lost, []
@@ -195,7 +202,10 @@ class Membership:
         share = self.coordinator.share(self.member)
         if share is None:
             return []  # the next poll says it
-        return self._places.replace(share.partitions, self.place_for(), share.terms)
+        told = self._places.told()
+        added = self._places.replace(share.partitions, self.place_for(), share.terms)
+        self._gone.update(set(told).difference(self._places.told()))
+        return added
 
     def place_for(self) -> Callable[[TopicPartition, Partition], Place]:
         """Return what makes a place for a partition: at what was committed, if anything was."""

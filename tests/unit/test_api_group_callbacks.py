@@ -265,6 +265,21 @@ def test_partitions_of_a_deleted_topic_are_given_up(broker: Broker, diary: Diary
     assert diary.told("only", "assigned") == set()
 
 
+def test_a_look_between_two_polls_hides_no_revocation(broker: Broker, diary: Diary) -> None:
+    """The group has noticed, as another joined, before the member that looks has polled."""
+    filled(broker, "a1", 0)
+    filled(broker, "a2", 0, 0)
+    consumer = diary.subscribe(member(broker), "first", re.compile("^a"))
+    settle(consumer)
+    broker.delete_topic("a2")
+    other = diary.subscribe(member(broker), "second", re.compile("^a"))
+    consumer.assignment()
+    settle(consumer)
+    assert diary.told("first", "revoked") >= partitions("a2", 0, 1)
+    settle(other, consumer)
+    assert_shared(broker, consumer, other)
+
+
 def test_another_subscription_revokes_and_assigns_in_the_next_poll(
     broker: Broker, diary: Diary
 ) -> None:
