@@ -61,9 +61,10 @@ class Partition(ShortAppend):
 
     @property
     def stable_offset(self) -> int:
-        """Up to here ``read_committed`` readers read: the first offset of the oldest open
-        transaction, else the end."""
-        return self._host.stable_offset(self._index, self.end_offset)
+        """Up to here ``read_committed`` readers read: the first offset that is kept of the oldest
+        open transaction, else the end."""
+        stable: int = self._host.stable_offset(self._index, self.end_offset)
+        return max(stable, self._start)  # where the log is deleted into it, nobody reads below
 
     def __len__(self) -> int:
         """Return the number of records that can be read."""

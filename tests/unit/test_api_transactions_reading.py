@@ -212,6 +212,23 @@ def test_seek_to_end_is_the_stable_offset(
     assert reader.poll().values == [b"1"]
 
 
+@pytest.mark.parametrize("reset", ["latest", "none"])
+def test_the_stable_offset_is_never_before_the_start(
+    broker: Broker, partition: Partition, reset: str
+) -> None:
+    """Else who begins at the end begins where nothing is, and goes on past what is committed."""
+    with Producer(broker).transaction() as tx:
+        tx.send_many("t", [b"0", b"1", b"2"])
+        partition.delete_before(2)
+        assert partition.stable_offset == 2
+        reader = Consumer(broker, "t", isolation="read_committed", auto_offset_reset=reset)
+        if reset == "none":
+            reader.seek_to_end()
+        assert reader.poll().values == []
+        assert reader.position(("t", 0)) == 2
+    assert reader.poll().values == [b"2"]
+
+
 def test_a_place_beyond_the_stable_offset_is_kept(
     broker: Broker, partition: Partition, reader: Consumer
 ) -> None:
