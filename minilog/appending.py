@@ -299,10 +299,15 @@ class Appending(CleanedLog):
             return max(now_ms, log.largest_timestamp)  # the wall may step back; this does not
         if given is None:
             return now_ms
+        self.check_timestamp(given, now_ms)
+        return given
+
+    def check_timestamp(self, given: int, now_ms: int) -> None:
+        """Raise InvalidRecordError for one that is further ahead of the clock than is allowed."""
+        config = self._host.config
         ahead = config.timestamp_after_max_ms
-        if 0 <= ahead < given - now_ms:
+        if config.timestamp_type == "create" and 0 <= ahead < given - now_ms:
             raise InvalidRecordError(
                 f"timestamp {given} is {given - now_ms} ms ahead of the clock; "
                 f"timestamp_after_max_ms is {ahead}"
             )
-        return given

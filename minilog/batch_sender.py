@@ -99,6 +99,8 @@ class BatchSender:
             raise too_large(size, limit)
         if key is None:
             target.check_keys(None)
+        if stamp is not None:
+            target.check_timestamp(stamp, target.now_ms())
         if size > self._room:
             self.flush()
         route = self._routes.get(topic)

@@ -16,6 +16,7 @@ import pytest
 from minilog import (
     Broker,
     Consumer,
+    InvalidRecordError,
     Producer,
     RecordTooLargeError,
     Topic,
@@ -322,6 +323,16 @@ def test_a_refused_record_leaves_the_rest_of_the_batch(producer: Producer, topic
         with pytest.raises(TypeError):
             batch.send("t", bad, partition=0)
         batch.send("t", b"last", partition=0)
+    assert values_of(topic) == [b"first", b"last"]
+
+
+def test_a_batch_refuses_a_stamp_too_far_ahead_and_keeps_the_rest(broker: Broker) -> None:
+    topic = broker.create_topic("stamped", timestamp_after_max_ms=1000)
+    with Producer(broker).batch() as batch:
+        batch.send("stamped", b"first")
+        with pytest.raises(InvalidRecordError, match="timestamp_after_max_ms"):
+            batch.send("stamped", b"ahead", timestamp=START_MS + 1001)
+        batch.send("stamped", b"last", timestamp=START_MS + 1000)
     assert values_of(topic) == [b"first", b"last"]
 
 
