@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from minilog.errors import (
+    ClosedError,
     MinilogError,
     NoOffsetError,
     NotAssignedError,
     OffsetOutOfRangeError,
+    UnknownTopicError,
 )
 from minilog.partition import Partition
 from minilog.records import Part, Records, Rows, TopicPartition
@@ -252,6 +255,15 @@ class Places:
         """Return how far a position is behind the end."""
         return max(self.end_of(self[tp].partition) - self.position(tp), 0)
 
+    def is_left(self, tp: TopicPartition, bound: int) -> bool:
+        """Say whether a fetch up to ``bound`` would find anything: a place out of range, too."""
+        position = self.position(tp)
+        if position < bound:
+            return True
+        with suppress(ClosedError, UnknownTopicError):
+            return position > self[tp].partition.end_offset
+        return False
+
     def has_news(self) -> bool:
         """Say whether a fetch would return or find anything."""
         for tp, place in self.running():
@@ -346,7 +358,7 @@ class Places:
         self, place: Place, position: int, limit: int, bound: int | None, stop: int | None
     ) -> Records:
         """Return records up to ``bound``, and for ``read_committed`` to ``stop``."""
-        if bound is not None and position >= bound:
+        if bound is not None and bound <= position <= place.partition.end_offset:
             return Records((), position)
         try:
             records = _read_at(place.partition, position, limit, stop)

@@ -120,7 +120,7 @@ class Polling:
         with self._lock:
             self._subscription.refresh()
             return any(
-                tp in bounds and self._places.position(tp) < bounds[tp]
+                tp in bounds and self._places.is_left(tp, bounds[tp])
                 for tp, _ in self._places.running()
             )
 

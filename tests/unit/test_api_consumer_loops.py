@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from minilog import Broker, Consumer, Topic, TopicPartition
+from minilog import Broker, Consumer, OffsetOutOfRangeError, Topic, TopicPartition
 from minilog.testing import ManualClock
 
 A0 = TopicPartition("a", 0)
@@ -112,6 +112,25 @@ def test_drain_gives_what_is_there_now_and_stops(broker: Broker) -> None:
         assert len(seen) < 100, "drain runs after its own producer"
     assert seen[:3] == [0, 1, 2]
     assert next(iter(consumer.drain())).offset == len(seen)
+
+
+@pytest.mark.parametrize("where", ["below", "beyond"])
+@pytest.mark.parametrize("reset", ["earliest", "latest", "none"])
+def test_drain_goes_by_the_reset_policy_where_a_place_is_out_of_range(
+    broker: Broker, where: str, reset: str
+) -> None:
+    topic = filled(broker, 5)
+    topic[0].delete_before(2)
+    consumer = Consumer(broker, "a", auto_offset_reset=reset)
+    consumer.seek(A0, 0 if where == "below" else 50)
+    if reset == "none":
+        with pytest.raises(OffsetOutOfRangeError):
+            list(consumer.drain())
+        assert consumer.position(A0) == (0 if where == "below" else 50)
+    else:
+        expected = [2, 3, 4] if reset == "earliest" else []
+        assert [record.offset for record in consumer.drain()] == expected
+        assert consumer.position(A0) == 5
 
 
 def test_drain_gives_more_than_one_poll_holds(broker: Broker) -> None:
