@@ -99,9 +99,7 @@ class IndexedSegment(SegmentFiles):
     def add_index_entry(self, position: int, offset: int, end: int) -> None:
         """Add the entry that is due for a frame that will end at ``end``."""
         if offset != self.base_offset:  # the start needs none
-            if self._index is None:
-                self.reindex()
-                assert self._index is not None
+            assert self._index is not None
             largest = max(self.largest_timestamp, 0)
             self._index.append(offset - self.base_offset, position, largest)
         self.index_due = max(end, position + self._config.index_interval_bytes)

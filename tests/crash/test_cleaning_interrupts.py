@@ -16,6 +16,8 @@ from test_interrupts import Opened, interrupted_everywhere
 
 import minilog
 from minilog import Broker, Partition
+from minilog.storage.files import DiskDirectory
+from minilog.storage.log import Log
 from minilog.testing import ManualClock
 
 COUNT = 24
@@ -97,3 +99,70 @@ def test_a_cleaning_interrupted_anywhere_leaves_the_log_usable(
         count(len(name), step),
     )
     assert not failures, f"{len(failures)}\n" + "\n".join(failures[:20])
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_an_interrupt_of_the_rename_that_compaction_ends_with_leaves_the_log_usable(
+    tmp_path: Path, is_done: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the disk has done as it was told, or before."""
+    broker, partition = opened(tmp_path / "log", {"cleanup_policy": "compact"})
+    broker.topic("t").configure(segment_bytes=4096)
+    rename = DiskDirectory.rename
+
+    def interrupted(directory: DiskDirectory, old: str, new: str) -> None:
+        monkeypatch.undo()
+        if is_done:
+            rename(directory, old, new)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DiskDirectory, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        broker.topic("t").compact()
+    assert_legal(partition, is_compaction=True)
+    assert len(partition) == (KEYS if is_done else COUNT)
+    broker.topic("t").compact()
+    assert_legal(partition, is_compaction=True)
+    assert len(partition) == KEYS
+    logs = [path for path in (tmp_path / "log/t/0").iterdir() if ".log" in path.name]
+    assert [path.name for path in sorted(logs)] == [f"{base:020d}.log" for base in (0, COUNT)]
+    broker.close()
+    assert minilog.verify(tmp_path / "log").ok
+
+
+def test_an_interrupt_before_segments_are_out_of_sight_unlinks_none_that_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, partition = opened(tmp_path / "log", {})
+    bases = sorted((tmp_path / "log/t/0").glob("*.log"))
+    interrupts = [KeyboardInterrupt]
+
+    def swap(log: Log, view: object) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        vars(log)["_view"] = view
+
+    drop_before = Log.drop_before
+
+    def interrupted(log: Log, offset: int) -> None:
+        monkeypatch.undo()
+        with monkeypatch.context() as patched:
+            seen = property(lambda log: vars(log)["_view"], swap)
+            patched.setattr(Log, "_view", seen, raising=False)
+            drop_before(log, offset)
+
+    monkeypatch.setattr(Log, "drop_before", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        partition.delete_before(COUNT - 3)
+    assert not interrupts
+    assert_legal(partition, is_compaction=False)
+    log = partition._opened()
+    while log.remove_dropped():
+        pass
+    assert sorted((tmp_path / "log/t/0").glob("*.log")) == bases
+    partition.append(b"%d" % COUNT * 9, key=b"0")
+    partition.delete_before(COUNT - 2)
+    assert [record.offset for record in partition] == [COUNT - 2, COUNT - 1, COUNT]
+    assert not bases[0].exists()
+    broker.close()
+    assert minilog.verify(tmp_path / "log").ok

@@ -18,6 +18,8 @@ from images import Image, crashed_copy, image_of, logs_of, write_image
 
 import minilog
 from minilog import Broker, CorruptionError, Partition, Record, StorageError, verify
+from minilog.storage import recovery
+from minilog.storage.segment import Segment
 from minilog.testing import ManualClock
 from tests.torture.damage import SAMPLES, block_changes, changes, check_share
 
@@ -701,3 +703,77 @@ def test_damage_to_what_was_compacted_costs_nothing_behind_it_after_a_power_cut(
         assert error.path == str(logs[0])
         assert records == expected[int(logs[1].stem) :]
     assert logs_of(crashed, TOPIC) == logs
+
+
+def test_reserve_that_comes_back_behind_a_seal_is_no_damage(tmp_path: Path) -> None:
+    """A crash may undo that a file was cut: the seal is looked for, and the segment is whole."""
+    with Broker(tmp_path / "log", clock=ManualClock()) as broker:
+        topic = broker.create_topic(TOPIC, segment_bytes=512, cleanup_policy="compact")
+        for number in range(30):
+            topic[0].append(b"%d" % number, key=b"%d" % (number % 7))
+        expected = list(topic[0])
+    for log in logs_of(tmp_path / "log", TOPIC)[:-1]:
+        log.write_bytes(log.read_bytes() + bytes(4096))
+    with Broker(tmp_path / "log", clock=ManualClock()) as broker:
+        partition = broker.topic(TOPIC)[0]
+        assert len(partition) == 30
+        assert list(partition) == expected
+        partition.check()
+        broker.topic(TOPIC).compact()
+        assert list(partition) == expected[-7:]
+
+
+def test_an_index_entry_that_leads_astray_does_not_hide_a_time(tmp_path: Path) -> None:
+    with Broker(tmp_path / "log", clock=ManualClock()) as broker:
+        partition = broker.create_topic(TOPIC, index_interval_bytes=100)[0]
+        for number in range(40):
+            partition.append(b"%d" % number * 10, timestamp=number)
+    index = tmp_path / "log" / TOPIC / "0" / "00000000000000000000.index"
+    data = bytearray(index.read_bytes())
+    for position in range(4, len(data), 8):
+        data[position] ^= 8  # each leads to the middle of a frame
+    index.write_bytes(data)
+    for read_only in (True, False):
+        with Broker(tmp_path / "log", read_only=read_only) as broker:
+            partition = broker.topic(TOPIC)[0]
+            assert [partition.offset_at(number) for number in range(41)] == [*range(40), None]
+
+
+def test_a_writer_that_repairs_what_a_reader_has_just_looked_behind_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of bytes stored in a row the later ones may be seen first: that is no damage."""
+    with Broker(tmp_path / "log", sync="never", maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic(TOPIC, segment_bytes=2048)[0]
+        for number in range(10):
+            partition.append(b"%d" % number * 10)
+        broker.flush()
+        partition.append(b"knows that those before are on the disk")
+        (log,) = logs_of(tmp_path / "log", TOPIC)
+        data = log.read_bytes()
+        hit = data.index(b"5" * 10)
+        frames_beyond = recovery._frames_beyond
+
+        def put(piece: bytes) -> None:
+            with log.open("r+b") as file:
+                file.seek(hit)
+                file.write(piece)
+
+        def looked_behind(segment: Segment, found: recovery.Found) -> list[tuple[int, int, int]]:
+            beyond = frames_beyond(segment, found)
+            assert found.next_offset == 5
+            assert beyond
+            monkeypatch.undo()
+            put(data[hit : hit + 10])
+            for number in range(40):
+                partition.append(b"later %d" % number)
+            return beyond
+
+        put(bytes(10))
+        monkeypatch.setattr(recovery, "_frames_beyond", looked_behind)
+        with Broker(tmp_path / "log", read_only=True) as reader:
+            seen = reader.topic(TOPIC)[0]
+            assert seen.end_offset == partition.end_offset == 51
+            assert list(seen) == list(partition)
+            assert seen.offset_at(2**62) is None
+        assert len(logs_of(tmp_path / "log", TOPIC)) > 1

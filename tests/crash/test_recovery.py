@@ -549,3 +549,73 @@ def test_a_torn_tail_loses_exactly_the_records_from_the_tear_on(
             assert broker.recovery.ok
             assert broker.topic("t")[0].end_offset == kept + 1
         assert image_of(crashed) == before
+
+
+# ---------------------------------------------------------------- headers that are damaged
+
+
+def reopened_log(path: Path, openings: int) -> None:
+    """A log of small segments that was opened for writing so often."""
+    for number in range(openings):
+        with Broker(path, sync="never", maintenance_interval_ms=0) as broker:
+            topic = broker.create_topic("t", exist_ok=True, segment_bytes=512)
+            for _ in range(9):
+                topic[0].append(b"opening %d" % number)
+
+
+def damage_header(log: Path) -> None:
+    data = bytearray(log.read_bytes())
+    data[20] ^= 1
+    log.write_bytes(data)
+
+
+@pytest.mark.parametrize("power_cut", [False, True])
+def test_a_header_that_is_damaged_before_whole_records_is_told_and_costs_none(
+    tmp_path: Path, power_cut: bool
+) -> None:
+    with Broker(tmp_path / "log", sync="never", maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic("t")[0]
+        for number in range(5):
+            partition.append(b"%d" % number)
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=power_cut)
+    (log,) = logs_of(crashed, "t")
+    damage_header(log)
+    with Broker(crashed) as broker:
+        (problem,) = broker.recovery.problems
+        assert (problem.path, problem.position, problem.offset) == (str(log), 0, None)
+        assert "header" in problem.reason
+        assert broker.topic("t")[0].append(b"5") == 5
+        assert [record.value for record in broker.topic("t")[0]] == [b"%d" % n for n in range(6)]
+
+
+def test_a_writer_is_told_from_those_before_it_though_two_headers_are_lost(tmp_path: Path) -> None:
+    """Of the segment that was just begun, and of the one before it, whose frames say it."""
+
+    def epochs(path: Path) -> list[int]:
+        found = []
+        for log in logs_of(path, "t"):
+            data = log.read_bytes()
+            position = 64
+            while (size := int.from_bytes(data[position : position + 4], "little")) >= 40:
+                found.append(int.from_bytes(data[position + 28 : position + 32], "little"))
+                position += (size + 7) & -8
+        return found
+
+    reopened_log(tmp_path / "log", 4)
+    with Broker(tmp_path / "log", sync="never", maintenance_interval_ms=0) as broker:
+        partition = broker.topic("t")[0]
+        partition.append(b"the last writer's")
+        partition._opened().roll(0)
+        expected = list(partition)
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=True)
+    before, last = logs_of(crashed, "t")[-2:]
+    last.write_bytes(bytes(64))
+    damage_header(before)
+    latest = max(epochs(crashed))
+    assert latest == 5
+    with Broker(crashed, maintenance_interval_ms=0) as broker:
+        partition = broker.topic("t")[0]
+        assert list(partition) == expected
+        partition.append(b"the next writer's")
+        broker.flush()
+        assert epochs(crashed)[-1] == latest + 1

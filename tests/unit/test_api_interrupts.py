@@ -16,6 +16,7 @@ import pytest
 
 import minilog
 from minilog import Broker, Partition
+from minilog.storage.files import DiskFile
 
 PACKAGE = str(Path(minilog.__file__).parent)
 SCARCE = """
@@ -251,3 +252,49 @@ def test_an_append_without_files_or_space_is_an_os_error_and_leaves_no_trace(
     log_path: Path, limit: str, run_python: Callable[..., str]
 ) -> None:
     assert run_python(SCARCE, log_path, limit) == "end\n"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_an_interrupted_write_of_a_large_record_is_in_if_all_of_it_is(
+    tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With headers, one so large goes to the disk by a call of its own, not through the map."""
+    large = bytes(range(256)) * 1024
+    with Broker(tmp_path, maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic("t")[0]
+        partition.append(b"before")
+        write = DiskFile.write
+
+        def interrupted(file: DiskFile, position: int, data: bytes) -> None:
+            if len(data) < len(large):
+                return write(file, position, data)
+            monkeypatch.undo()
+            write(file, position, data[: int(len(data) * share)])
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(DiskFile, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            partition.append(large, headers=[("h", b"1")])
+        expected = [b"before", large] if share == 1.0 else [b"before"]
+        assert [record.value for record in partition] == expected
+        assert partition.append(b"after") == len(expected)
+        partition.check()
+    with Broker(tmp_path) as broker:
+        assert broker.recovery.ok
+        found = [record.value for record in broker.topic("t")[0]]
+        assert found == [*expected, b"after"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "the disk fails")])
+def test_what_fails_behind_an_append_that_is_in_takes_nothing_back(
+    tmp_path: Path, error: BaseException
+) -> None:
+    with Broker(tmp_path, maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic("t")[0]
+        partition.append(b"before")
+        segment = partition._opened().make_room(1000, 0)
+        position, offset = segment.tail
+        partition.append(b"in")
+        segment.settle(position, offset, error)
+        assert [record.value for record in partition] == [b"before", b"in"]
+        partition.check()
