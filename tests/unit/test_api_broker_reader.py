@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from minilog import Broker, LockedError, OffsetOutOfRangeError, Partition, UnknownTopicError
+from minilog import (
+    Broker,
+    LockedError,
+    OffsetOutOfRangeError,
+    Partition,
+    UnknownTopicError,
+    hosting,
+)
 from minilog.storage.files import DiskDirectory
 from minilog.storage.readable_log import ReadableLog
 
@@ -237,6 +244,22 @@ def test_a_look_at_files_that_are_just_deleted_is_taken_again_at_those_that_are_
         later = 40 if goes_on and look is len else 0
         assert found == after + (later if who == "reader" else 0)
         assert look(partition) == look(seen) == after + later
+
+
+def test_one_read_over_more_segments_than_may_be_mapped_reaches_the_newest_record(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last segment is let go on the way there, and taken again."""
+    monkeypatch.setattr(hosting, "map_limit", lambda: 4)
+    with Broker(log_path, segment_bytes=300) as broker, Broker(log_path, read_only=True) as reader:
+        partition, seen = broker.create_topic("t")[0], reader.topic("t")[0]
+        for number in range(60):
+            partition.append(b"%d" % number)
+            assert seen.read(number)[0].value == b"%d" % number
+        assert len(list((log_path / "t/0").glob("*.log"))) > 8
+        assert list(seen.read(0).values) == [b"%d" % number for number in range(60)]
+        partition.append(b"60")
+        assert seen.read(59, max_records=5).values == [b"59", b"60"]
 
 
 @pytest.mark.parametrize("made_again", [False, True])
