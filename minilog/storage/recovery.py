@@ -156,9 +156,8 @@ def look_behind_damage(segment: Segment) -> None:
     found = Found(position, next_offset, segment.largest_timestamp, 0, 0, None)
     beyond = [] if segment.is_sealed else _frames_beyond(segment, found)
     if any(durable > position for _, _, durable in beyond):
-        segment.follow()  # its writer may have come so far meanwhile
-        if segment.tail[0] == position:
-            segment.resume(beyond[-1][:2], LATEST_TIMESTAMP, 0)
+        # Where its writer has come so far meanwhile, they are whole when they are read.
+        segment.resume(beyond[-1][:2], LATEST_TIMESTAMP, 0)
 
 
 def find_end(segment: Segment, same_boot: bool) -> Found:

@@ -723,22 +723,6 @@ def test_reserve_that_comes_back_behind_a_seal_is_no_damage(tmp_path: Path) -> N
         assert list(partition) == expected[-7:]
 
 
-def test_an_index_entry_that_leads_astray_does_not_hide_a_time(tmp_path: Path) -> None:
-    with Broker(tmp_path / "log", clock=ManualClock()) as broker:
-        partition = broker.create_topic(TOPIC, index_interval_bytes=100)[0]
-        for number in range(40):
-            partition.append(b"%d" % number * 10, timestamp=number)
-    index = tmp_path / "log" / TOPIC / "0" / "00000000000000000000.index"
-    data = bytearray(index.read_bytes())
-    for position in range(4, len(data), 8):
-        data[position] ^= 8  # each leads to the middle of a frame
-    index.write_bytes(data)
-    for read_only in (True, False):
-        with Broker(tmp_path / "log", read_only=read_only) as broker:
-            partition = broker.topic(TOPIC)[0]
-            assert [partition.offset_at(number) for number in range(41)] == [*range(40), None]
-
-
 def test_a_writer_that_repairs_what_a_reader_has_just_looked_behind_is_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,13 +118,15 @@ def test_no_index_is_left_of_a_segment_that_is_deleted_while_its_index_is_writte
     tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Broker(tmp_path, clock=clock) as broker:
-        topic = broker.create_topic("t", **SETTINGS, index_interval_bytes=128)
+        settings = {**SETTINGS, "segment_bytes": 256 * 1024, "index_interval_bytes": 128}
+        topic = broker.create_topic("t", **settings)
         for number in range(2000):
             topic[0].append(b"v" * 100, key=b"%d" % number)
         write_index = Rewriting.write_index
 
         def delete_meanwhile(writing: Rewriting) -> None:
             monkeypatch.undo()
+            assert len(writing._index)
             topic[0].delete_before(topic[0].end_offset)
             write_index(writing)
 
@@ -134,6 +136,31 @@ def test_no_index_is_left_of_a_segment_that_is_deleted_while_its_index_is_writte
         topic[0].append(b"new", key=b"new")
         names = {path.name for path in (tmp_path / "t/0").iterdir()}
         assert names == {f"{2000:020d}.log"}
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_an_index_of_what_compaction_has_replaced_misleads_nobody(
+    tmp_path: Path, clock: ManualClock, read_only: bool
+) -> None:
+    """Its entries prove themselves, and lead to where nothing begins any more."""
+    with Broker(tmp_path, clock=clock) as broker:
+        topic = broker.create_topic("t", **SETTINGS, index_interval_bytes=128)
+        for number in range(400):
+            topic[0].append(b"%d" % number, key=b"%d" % (number % 130), timestamp=number)
+    outdated = {path: path.read_bytes() for path in (tmp_path / "t/0").glob("*index")}
+    assert len(outdated) == 2
+    with Broker(tmp_path, clock=clock) as broker:
+        broker.topic("t").compact()
+        expected = list(broker.topic("t")[0])
+        assert [record.offset for record in expected] == list(range(270, 400))
+    for path, data in outdated.items():
+        path.write_bytes(data)
+    with Broker(tmp_path, clock=clock, read_only=read_only) as broker:
+        partition = broker.topic("t")[0]
+        for time in range(401):
+            assert partition.offset_at(time) == (max(time, 270) if time < 400 else None)
+        for offset in range(0, 400, 7):
+            assert partition.read(offset)[0] == expected[max(offset - 270, 0)]
 
 
 def test_what_goes_far_behind_the_last_record_is_covered_by_frames_of_its_own(
