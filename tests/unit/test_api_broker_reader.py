@@ -250,6 +250,29 @@ def test_a_look_at_files_that_are_just_deleted_is_taken_again_at_those_that_are_
         assert look(partition) == look(seen) == after + later
 
 
+def test_a_reader_takes_compacted_files_anew_though_the_writer_rolls_on_each_time(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Broker(log_path) as broker, Broker(log_path, read_only=True) as reader:
+        topic = broker.create_topic("t", cleanup_policy="compact", segment_bytes=512)
+        for number in range(100):
+            topic[0].append(b"%d" % number, key=b"%d" % (number % 10), timestamp=number)
+        seen = reader.topic("t")[0]
+        assert len(seen) == 100  # it knows of each segment where it ends
+        topic.compact()
+        look_anew = Log.look_anew
+
+        def append_meanwhile(log: Log) -> None:
+            for _ in range(40):
+                topic[0].append(b"later", key=b"later", timestamp=0)
+            look_anew(log)
+
+        monkeypatch.setattr(Log, "look_anew", append_meanwhile)
+        assert seen.read(20)[0].offset == 90
+        assert topic[0].end_offset > 100, "it has looked anew"
+        assert [record.offset for record in seen] == [record.offset for record in topic[0]]
+
+
 def test_one_read_over_more_segments_than_may_be_mapped_reaches_the_newest_record(
     log_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
