@@ -120,9 +120,12 @@ class ReadableLog:
         except (CorruptionError, ConfigError, FileNotFoundError) as error:
             # What is before it first; the next read meets it.
             if not found:
-                if not looks or not self._has_moved_on(view, error):
-                    raise
-                return self.read(offset, end, max_records, max_bytes, hides, looks - 1)
+                if looks and self._has_moved_on(view, error):
+                    return self.read(offset, end, max_records, max_bytes, hides, looks - 1)
+                if isinstance(error, FileNotFoundError) and self._is_writable:
+                    behind = following or segment.next_offset
+                    raise self._gap(segment, segment.base_offset, behind) from error
+                raise
         return found, offset
 
     def record_at(self, offset: int) -> tuple[int, bytes | None, bytes] | None:

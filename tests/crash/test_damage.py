@@ -657,6 +657,22 @@ def test_where_a_missing_first_segment_began_is_not_made_up(
     assert "offset 5, or else the last before it, is missing" in error.reason
 
 
+def test_a_segment_that_is_removed_under_an_open_broker_is_named_until_it_is_back(
+    tmp_path: Path, segments: list[Path]
+) -> None:
+    with Broker(tmp_path / "log", clock=ManualClock()) as broker:
+        partition = broker.topic(TOPIC)[0]
+        assert partition.end_offset == 12
+        segments[2].rename(tmp_path / "aside")
+        for _ in range(2):
+            records, (error,) = read_all(partition)
+            assert [record.offset for record in records] == [0, 1, 2, 3, *range(6, 12)]
+            assert (error.path, *lost_by(error)) == (str(segments[2]), 4, 6)
+            assert "missing" in error.reason
+        (tmp_path / "aside").rename(segments[2])
+        assert [record.offset for record in partition] == list(range(12))
+
+
 def test_the_last_segment_is_missed_for_as_long_as_the_log_lives(
     tmp_path: Path, segments: list[Path]
 ) -> None:
