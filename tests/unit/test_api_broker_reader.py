@@ -273,6 +273,27 @@ def test_a_reader_takes_compacted_files_anew_though_the_writer_rolls_on_each_tim
         assert [record.offset for record in seen] == [record.offset for record in topic[0]]
 
 
+def test_a_topic_that_is_deleted_while_a_reader_looks_at_it_is_unknown(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Broker(log_path, segment_bytes=300) as broker, Broker(log_path, read_only=True) as reader:
+        partition = broker.create_topic("t")[0]
+        for number in range(50):
+            partition.append(b"%d" % number)
+        seen = reader.topic("t")[0]
+        assert seen.end_offset == 50
+        limit = ReadableLog._limit
+
+        def delete_meanwhile(*given: Any) -> Any:
+            monkeypatch.undo()
+            broker.delete_topic("t")
+            return limit(*given)
+
+        monkeypatch.setattr(ReadableLog, "_limit", staticmethod(delete_meanwhile))
+        with pytest.raises(UnknownTopicError):
+            seen.offset_at(0)
+
+
 def test_one_read_over_more_segments_than_may_be_mapped_reaches_the_newest_record(
     log_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 import minilog
 from minilog import Broker, Consumer, CorruptionError, Partition, Producer
 from minilog.storage import repacking
+from minilog.storage.segment import Segment
 from minilog.testing import ManualClock
 
 SEGMENT_BYTES = 2048
@@ -209,6 +210,74 @@ def test_damage_is_not_copied(tmp_path: Path) -> None:
         assert first.read_bytes() == data
         broker.maintain()  # once is enough
         assert len(partition.read(100)) > 0
+
+
+def test_what_begins_with_damage_is_left_as_it_is(tmp_path: Path) -> None:
+    with Broker(tmp_path, maintenance_interval_ms=0) as broker:
+        append_all_kinds(broker.create_topic("t", segment_bytes=SEGMENT_BYTES)[0])
+    damaged = min((tmp_path / "t" / "0").glob("*.log"))
+    data = bytearray(damaged.read_bytes())
+    data[64:68] = bytes(4)  # how large the first frame is
+    damaged.write_bytes(data)
+    with Broker(tmp_path, maintenance_interval_ms=0) as broker:
+        broker.maintain()
+        assert damaged.read_bytes() == data
+        assert all(map(batches, list(logs(tmp_path).values())[1:]))
+        with pytest.raises(CorruptionError) as caught:
+            broker.topic("t")[0].read(0)
+        assert caught.value.path == str(damaged)
+
+
+def test_what_is_missing_is_left_to_whoever_reads_it(tmp_path: Path) -> None:
+    with Broker(tmp_path, maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic("t", segment_bytes=SEGMENT_BYTES)[0]
+        append_all_kinds(partition)
+        missing = sorted((tmp_path / "t" / "0").glob("*.log"))[1]
+        missing.rename(tmp_path / "aside")
+        broker.maintain()
+        assert all(map(batches, logs(tmp_path).values()))
+        (tmp_path / "aside").rename(missing)
+        assert [record.offset for record in partition] == list(range(200))
+    assert minilog.verify(tmp_path).ok
+
+
+def test_a_file_that_another_hand_removes_while_it_is_copied_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Broker(tmp_path, maintenance_interval_ms=0) as broker:
+        partition = broker.create_topic("t", segment_bytes=SEGMENT_BYTES)[0]
+        append_all_kinds(partition)
+        before, first = rows_of(partition), min((tmp_path / "t" / "0").glob("*.log"))
+        copy = repacking._copy
+
+        def remove_meanwhile(segment: Segment, *given: Any) -> None:
+            monkeypatch.setattr(repacking, "_copy", copy)
+            first.rename(tmp_path / "aside")
+            copy(segment, *given)
+
+        monkeypatch.setattr(repacking, "_copy", remove_meanwhile)
+        with pytest.raises(FileNotFoundError) as caught:
+            broker.maintain()
+        assert caught.value.filename == str(first)
+        (tmp_path / "aside").rename(first)
+        assert rows_of(partition) == before
+        broker.maintain()
+        assert all(map(batches, logs(tmp_path).values()))
+        assert rows_of(partition) == before
+
+
+@pytest.mark.parametrize(("value_bytes", "is_repacked"), [(100, True), (6000, False)])
+def test_large_segments_are_told_by_how_they_begin(
+    tmp_path: Path, value_bytes: int, is_repacked: bool
+) -> None:
+    with Broker(tmp_path, maintenance_interval_ms=0, sync="never") as broker:
+        partition = broker.create_topic("t", segment_bytes=150_000)[0]
+        while len(logs(tmp_path)) < 2:
+            partition.append(b"v" * value_bytes)
+        before = rows_of(partition)
+        broker.maintain()
+        assert [batches(data) for data in logs(tmp_path).values()] == [is_repacked] * 2
+        assert rows_of(partition) == before
 
 
 def test_segments_that_are_deleted_meanwhile_are_let_go(

@@ -239,7 +239,7 @@ def test_what_a_seal_leaves_uncounted_is_counted_where_a_count_begins_within(
         assert len(broker.topic("t")[0]) == len(list(broker.topic("t")[0])) == count
 
 
-def test_what_compaction_has_replaced_and_a_crash_brings_back_is_not_inspected(
+def test_what_compaction_has_replaced_and_a_crash_brings_back_is_not_counted_twice(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     with Broker(tmp_path, clock=clock) as broker:
@@ -255,6 +255,9 @@ def test_what_compaction_has_replaced_and_a_crash_brings_back_is_not_inspected(
     report = verify(tmp_path)
     assert report.ok
     assert report.record_count == 6
+    with Broker(tmp_path, clock=clock, read_only=True) as broker:
+        assert len(broker.topic("t")[0]) == 6
+        assert offsets_of(broker.topic("t")[0]) == list(range(6))
 
 
 def test_of_more_records_than_are_read_at_once_the_last_of_each_key_stays(
