@@ -7,6 +7,7 @@ frame is looked for, and how frames are made.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -111,8 +112,8 @@ class IndexedSegment(SegmentFiles):
         if index is None and self.tail[0] > f.HEADER_SIZE + self._config.index_interval_bytes:
             try:
                 self.reindex()
-            except OSError:  # no room for one: a read may have asked, and does without (I3)
-                self._index = self._open_index()
+            except OSError:
+                self._go_without_index()
             return
         self._index = index or Index(directory, self.name, self.seed)
         last = self._index.floor_below(LARGEST_FILE)
@@ -153,8 +154,15 @@ class IndexedSegment(SegmentFiles):
             self.reindex()
             assert self._index is not None
             self._index.trim()
-        except OSError:  # a read may have asked, and does without (I3)
-            self._index = self._open_index()
+        except OSError:
+            self._go_without_index()
+
+    def _go_without_index(self) -> None:
+        """Have one in memory where there is no room for it: a read may have asked (I3). Half of
+        one, which is all there may be of it on the disk, would look like damage."""
+        with contextlib.suppress(OSError):
+            self.forget_index(unlink=True)
+        self._index = self._open_index()
 
     def reindex(self) -> None:
         """Make the index on the disk agree with a log that ends at the present tail.

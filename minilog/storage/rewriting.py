@@ -215,4 +215,5 @@ class Rewriting:
                     self._directory.rename(f"{name}{UNFINISHED}{ending}", f"{name}{ending}")
         except OSError:  # without it, one is made from the log when it is read
             index.remove()
+            self.segment.forget_index(unlink=True)  # one of the two may have its name already
         self.segment.forget_index()
