@@ -35,6 +35,8 @@ NEGATIVE = "any number below 0 says the same"
 FIXED_0 = "where all are empty, the largest and the sum of their lengths are 0 as well"
 LOOKS_CLOSELY = "an estimate from above: when it is too large, every record is looked at"
 FIRST_ALONE = "only the first of the numbers is taken"
+EVERY_8 = "frames begin at multiples of 8"
+NO_BYTES = "where there are no bytes to cut or to write, nothing is done"
 CUT_FAILS = "a frame that is cut short fails its checksum as well"
 
 EQUIVALENTS: list[Equivalent] = [
@@ -192,5 +194,73 @@ EQUIVALENTS: list[Equivalent] = [
             "Taken(rows, f.aligned(prefix.size), 0, prefix.next_offset, is_cut=False)",
             "Taken(rows, f.aligned(prefix.size), 1, prefix.next_offset, is_cut=False)",
         ),
+    ),
+    # ---------------------------------------------------------------- segment
+    *same(
+        "segment",
+        "Segment.append_frame",
+        "which of two ways to store a frame is taken is for speed",
+        ("len(frame) >= LARGE_WRITE", "len(frame) > LARGE_WRITE"),
+    ),
+    *same(
+        "segment",
+        "Segment.append_batch",
+        "1 is the flag of columns, which every batch has",
+        (
+            "f.TRANSACTIONAL if origin.transaction else 0",
+            "f.TRANSACTIONAL if origin.transaction else 1",
+        ),
+    ),
+    *same(
+        "segment",
+        "Segment.settle",
+        "is_ours says it, and this is for the type checker",
+        (
+            "is_ours and prefix is not None and scan.is_whole(region, prefix, position, self.seed)",
+            "is_ours and scan.is_whole(region, prefix, position, self.seed)",
+        ),
+    ),
+    *same("segment", "Segment._wipe", NO_BYTES, ("used > position", "used >= position")),
+    *same(
+        "segment",
+        "Segment.make_room",
+        "the same pages are touched, and sooner",
+        (
+            "end > self._filled and size < LARGE_WRITE and (not self._place.is_write_through)",
+            "size < LARGE_WRITE and (not self._place.is_write_through)",
+        ),
+        ("end > self._filled", "end >= self._filled"),
+    ),
+    *same(
+        "segment",
+        "Segment._reserve",
+        "a file that is not kept is opened at its next use",
+        ("self._file = file", "pass"),
+    ),
+    *same(
+        "segment",
+        "Segment._reserve",
+        "a look knows its map, and is made anew where there is another",
+        ("self.look = None", "pass"),
+    ),
+    *same(
+        "segment",
+        "Segment.seal",
+        EVERY_8,
+        ("position - 1", "position - 2"),
+    ),
+    *same("segment", "Segment.trim", EVERY_8, ("self.tail[0] - 1", "self.tail[0] - 2")),
+    *same(
+        "segment",
+        "Segment._give_back",
+        "less than a header is as little as nothing",
+        ("self._filled = 0", "self._filled = 1"),
+    ),
+    *same(
+        "segment",
+        "Segment._give_back",
+        NO_BYTES,
+        ("size > end", "size >= end"),
+        ("size < end", "size <= end"),
     ),
 ]
