@@ -440,6 +440,7 @@ def test_after_a_trim_the_short_path_does_not_go_as_far_as_before() -> None:
     made.append(b"v")
     made.append(bytes(FIRST_RESERVE - made.segment.tail[0] - f.SINGLE_OVERHEAD - 48))
     segment = made.segment
+    segment.make_room(100, 6000)
     assert segment.limit == len(segment.region()) == 2 * FIRST_RESERVE
     segment.trim()
     made.append(b"v")
