@@ -263,4 +263,59 @@ EQUIVALENTS: list[Equivalent] = [
         ("size > end", "size >= end"),
         ("size < end", "size <= end"),
     ),
+    # ---------------------------------------------------------------- index
+    *same(
+        "index",
+        "Maps.of",
+        "a map as large as was asked for is enough, and one for more is made when it is needed",
+        ("max(entries * size, file.size())", "min(entries * size, file.size())"),
+        ("entries * size", "entries // size  # 2"),
+    ),
+    *same(
+        "index",
+        "Index.floor",
+        "no frame is at the position that the key ends with",
+        ("waiting[0][0] <= key", "waiting[0][0] < key"),
+    ),
+    *same(
+        "index",
+        "Index.sync",
+        "Linux syncs what was opened for reading as well, and POSIX lets it refuse",
+        (
+            "self._directory.open(name, writable=True)",
+            "self._directory.open(name, writable=False)",
+        ),
+    ),
+    *same(
+        "index",
+        "Index._readable",
+        "the count grows when maps for more are there, and both kinds of maps go together",
+        ("count * ENTRY.size", "count // ENTRY.size"),
+    ),
+    # ---------------------------------------------------------------- scan
+    *same(
+        "scan",
+        "walk",
+        "where there is no room left, there is no prefix either",
+        ("position < end", "position <= end"),
+    ),
+    *same(
+        "scan",
+        "find_frame",
+        "where there is no room left, there are no words either",
+        ("position < end", "position <= end"),
+    ),
+    *same(
+        "scan",
+        "find_frame",
+        "only whole words of it are looked at",
+        ("position + 8", "position + 9  # 2"),
+    ),
+    *same(
+        "scan",
+        "find_frame",
+        "more is read at once, and a frame beyond the end is none",
+        ("min(position + 8 + CHUNK, end)", "max(position + 8 + CHUNK, end)"),
+    ),
+    *same("scan", "last_used", NO_BYTES, ("position < end", "position <= end")),
 ]

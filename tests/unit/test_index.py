@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from minilog.storage.files import Directory, DiskDirectory
 from minilog.storage.index import WRITTEN_AT_ONCE, Index
 from minilog.storage.memory import MemoryDirectory
+from minilog.testing import SimulatedDisk
 
 NAME = "00000000000000000000"
 SEED = 4711
@@ -155,7 +156,94 @@ def test_the_floor_below_is_not_an_entry_above_where_the_one_below_was_changed(
     opened = Index.open(directory, NAME, SEED)
     assert opened is not None
     assert opened.floor_below(500) is None
+    assert opened.floor_below(900) is None
     assert opened.floor_below(901) == (1, 900, 0)
+
+
+def test_the_floor_of_a_time_is_not_a_later_one_where_that_before_was_changed(
+    tmp_path: Path,
+) -> None:
+    directory = DiskDirectory(str(tmp_path))
+    index = Index(directory, NAME, SEED)
+    for offset, position, timestamp in ((1, 100, 9), (2, 200, 1)):
+        index.append(offset, position, timestamp)
+    index.trim()
+    times = tmp_path / f"{NAME}.timeindex"
+    data = bytearray(times.read_bytes())
+    data[24] ^= 1  # the second's checksum
+    times.write_bytes(data)
+    opened = Index.open(directory, NAME, SEED)
+    assert opened is not None
+    assert opened.floor_time(5) is None
+    assert opened.floor_time(9) is None
+    assert opened.floor_time(10) == (1, 100)
+
+
+def test_entries_that_wait_are_found_as_those_that_are_written() -> None:
+    for count in (1, 2, WRITTEN_AT_ONCE, WRITTEN_AT_ONCE + 1, 3 * WRITTEN_AT_ONCE):
+        index, entries = filled(MemoryDirectory(), [(2, 40, 3)] * count)
+        last = entries[-1]
+        assert len(index) == count
+        assert index.floor(last[0]) == index.floor(10**6) == last[:2]
+        assert index.floor(1) is None
+        assert index.floor_time(last[2] + 1) == last[:2]
+        index, _ = filled(MemoryDirectory(), [(2, 40, 3)] * count)
+        assert index.floor_below(last[1] + 1) == last
+        assert index.floor_below(last[1]) == (entries[-2] if count > 1 else None)
+
+
+def test_what_was_cut_is_zeros_in_both_files() -> None:
+    directory = MemoryDirectory()
+    index, _ = filled(directory, [(1, 40, 1)] * 10)
+    index.cut_behind(200)
+    for ending, size in (("index", 8), ("timeindex", 16)):
+        data = directory.read(f"{NAME}.{ending}")
+        assert all(data[start : start + size].strip(b"\0") for start in range(0, 5 * size, size))
+        assert not any(data[5 * size :])
+
+
+def test_an_index_that_was_trimmed_grows_again() -> None:
+    """Through a map that was made when the file was longer a store would kill the process."""
+    directory = SimulatedDisk().root_directory()
+    directory.make()
+    index, entries = filled(directory, [(1, 40, 1)] * 20)
+    index.trim()
+    for number in range(40):
+        index.append(100 + number, 10_000 + number, 50)
+    index.flush()
+    assert list(index.entries())[:20] == entries
+    assert len(index) == 60
+    again = Index.open(directory, NAME, SEED)
+    assert again is not None
+    assert list(again.entries()) == list(index.entries())
+
+
+def test_an_index_that_was_removed_has_nothing_and_begins_anew(tmp_path: Path) -> None:
+    directory = DiskDirectory(str(tmp_path))
+    index, _ = filled(directory, [(1, 40, 1)] * 20)
+    index.remove()
+    assert len(index) == 0
+    assert index.floor(100) is index.floor_time(100) is index.floor_below(100) is None
+    assert list(index.entries()) == []
+    index.remove()
+    index.append(7, 70, 7)
+    index.flush()
+    assert list(index.entries()) == [(7, 70, 7)]
+
+
+def test_a_reader_maps_an_index_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = MemoryDirectory()
+    filled(directory, [(1, 40, 1)] * 20)[0].trim()
+    opened = Index.open(directory, NAME, SEED)
+    assert opened is not None
+    opened.floor(5)
+
+    def again(files: object, entries: int) -> None:
+        raise AssertionError("it is mapped again")
+
+    monkeypatch.setattr("minilog.storage.index.Maps.of", again)
+    assert opened.floor(7) == (7, 280)
+    assert opened.floor_time(4) == (3, 120)
 
 
 def test_only_entries_that_ascend_and_prove_themselves_are_kept() -> None:

@@ -257,9 +257,9 @@ def test_what_cannot_be_zeroed_either_is_not_in_the_log() -> None:
     segment = made.segment
     tail = segment.tail
     segment.make_room(41, 6000)
-    errors = (OSError(errno.EIO, "no"), OSError(errno.EIO, "again"))
+    errors = (OSError(errno.EIO, "the store"), OSError(errno.EIO, "the zeros"))
     segment.mapped = Failing(segment.region(), 41, *errors)
-    with pytest.raises(OSError, match="no"):
+    with pytest.raises(OSError, match="the store"):
         segment.append_single(None, b"v", b"", 1000, 6000)
     assert segment.tail == tail
 
@@ -415,12 +415,13 @@ def test_the_entry_of_the_last_record_stays(end: str) -> None:
     assert list(index.entries()) == entries
 
 
+@pytest.mark.parametrize("is_write_through", [True, False])
 @pytest.mark.parametrize("can_reserve", [True, False])
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_a_trimmed_segment_ends_where_its_next_frame_would_begin(
-    can_reserve: bool, size: int
+    can_reserve: bool, is_write_through: bool, size: int
 ) -> None:
-    made = Made(can_reserve=can_reserve)
+    made = Made(can_reserve=can_reserve, is_write_through=is_write_through)
     made.append(b"v" * size)
     made.segment.trim()
     assert made.segment.file_size() == made.segment.tail[0] == f.HEADER_SIZE + 48
