@@ -507,6 +507,7 @@ def test_a_live_segment_is_followed_up_to_its_seal() -> None:
     made.segment.seal()
     assert live.follow()
     assert (live.tail, live.is_sealed, live.is_live) == (made.segment.tail, True, False)
+    assert live.mapped is None  # by map from now on
 
 
 def test_a_live_segment_is_followed_from_its_last_index_entry_on() -> None:
