@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,26 @@ def test_another_size_than_was_declared_is_refused(number: int, difference: int)
 @pytest.mark.parametrize("size", [0, -1, LARGEST_BODY + 1, 2**32])
 def test_a_size_that_is_no_body_s_is_refused(number: int, size: int) -> None:
     assert decompress(number, packed(number, b"some text " * 100), size) is None
+
+
+def test_the_largest_body_is_decompressed(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"some text " * 100
+    monkeypatch.setattr("minilog.storage.codecs.LARGEST_BODY", len(data))
+    assert decompress(number, packed(number, data), len(data)) == data
+    assert decompress(number, packed(number, data + b"."), len(data) + 1) is None
+
+
+def test_a_zstd_frame_without_its_last_block_is_refused_though_that_is_empty(
+    need_codec: Callable[[str], str],
+) -> None:
+    need_codec("zstd")
+    zstd = pytest.importorskip(
+        "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    )
+    packer, data = zstd.ZstdCompressor(), b"some text " * 100
+    whole = packer.compress(data, mode=packer.FLUSH_BLOCK) + packer.flush()
+    assert decompress(NUMBERS["zstd"], whole, len(data)) == data
+    assert decompress(NUMBERS["zstd"], whole[:-3], len(data)) is None
 
 
 @pytest.mark.parametrize("change", [b"", b"\0", b"more"])

@@ -15,10 +15,13 @@ from minilog import Broker, LockedError, StorageError, verify
 from minilog.storage.files import (
     Directory,
     DiskDirectory,
+    DiskLock,
     FileRegion,
     MapLimit,
     MappedRegion,
     disk_directory,
+    out_of_descriptors,
+    replace_by_rename,
 )
 from minilog.storage.memory import MemoryDirectory
 from minilog.testing import SimulatedDisk
@@ -157,6 +160,35 @@ def test_a_replacement_that_fails_leaves_the_old_bytes_and_no_rest(
     assert on_disk.names() == ["file"]
 
 
+def test_a_replacement_that_fails_says_why_whatever_fails_behind_it() -> None:
+    class Failing:
+        path = "it"
+
+        def fail(self, *arguments: object) -> None:
+            raise OSError(errno.ENOSPC, "no space")
+
+        def fail_too(self, *arguments: object) -> None:
+            raise OSError(errno.EIO, "that neither")
+
+        def create(self, name: str) -> Failing:
+            self.unlink = self.fail_too  # of the one that was begun
+            return self
+
+        def unlink(self, name: str) -> None:
+            raise FileNotFoundError
+
+        write, close = fail, fail_too
+
+    with pytest.raises(OSError, match="no space"):
+        replace_by_rename(Failing(), "name", b"data")  # type: ignore[arg-type]
+
+
+def test_too_many_open_files_are_told_from_other_errors() -> None:
+    assert out_of_descriptors(OSError(errno.EMFILE, "this process"))
+    assert out_of_descriptors(OSError(errno.ENFILE, "the machine"))
+    assert out_of_descriptors(OSError(errno.ENOSPC, "another")) is False
+
+
 def test_files_and_directories_are_for_their_owner_alone(on_disk: DiskDirectory) -> None:
     on_disk.create("file")
     on_disk.replace("replaced", b"")
@@ -249,6 +281,21 @@ def test_one_lock_at_a_time_and_the_holder_is_named(on_disk: DiskDirectory) -> N
     assert caught.value.pid == os.getpid()
     assert caught.value.path == on_disk.path
     lock.release()
+
+
+def test_a_released_lock_is_free_though_a_forked_child_has_its_descriptor(
+    on_disk: DiskDirectory,
+) -> None:
+    lock = on_disk.lock("lock")
+    assert isinstance(lock, DiskLock)
+    assert lock._file is not None
+    childs = os.dup(lock._file.fileno())
+    try:
+        lock.release()
+        assert lock._file.closed
+        on_disk.lock("lock").release()
+    finally:
+        os.close(childs)
 
 
 def test_the_boot_is_the_same_once_somebody_has_recovered_under_it(on_disk: DiskDirectory) -> None:
