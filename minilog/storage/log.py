@@ -354,7 +354,7 @@ class Log(ReadableLog):
         taken[-1].is_live = True
         if lowest != taken[-1].base_offset:
             taken[-1].skip_to_last_entry()
-        known = [segments[base] for base in segments.irange(None, bases[0], (True, False))]
+        known = [segments[base] for base in segments.irange(None, lowest, (True, False))]
         self._view = (by_base([*known, *taken]), taken[-1])
         return True
 

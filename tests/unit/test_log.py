@@ -346,3 +346,109 @@ def test_files_that_went_meanwhile_are_looked_for_a_few_times(
     with pytest.raises(CorruptionError):
         CALLS[name](log)
     assert calls == 1
+
+
+# ---------------------------------------------------------------- another process's log
+
+
+def reader_of(directory: Directory, **opening: Any) -> Log:
+    return opened(directory, is_writable=False, **opening)
+
+
+def bases_of(log: Log) -> list[int]:
+    return list(log._view[0])
+
+
+@pytest.fixture
+def from_0(disk: SimulatedDisk) -> Directory:
+    directory = disk.root_directory()
+    Log.create(directory, b"log", 0, 5000)
+    return directory
+
+
+def test_a_reader_follows_a_writer_over_many_segments(from_0: Directory) -> None:
+    writer = opened(from_0, same_boot=True)
+    reader = reader_of(from_0)
+    reader.follow()
+    assert reader.end_offset == 0
+    for number in range(40):
+        append(writer, b"%03d" % number * 10)
+        if number % 7 == 0:
+            reader.follow()
+            assert reader.end_offset == number + 1
+            assert bases_of(reader) == bases_of(writer)
+    reader.follow()
+    expected = [b"%03d" % number * 10 for number in range(40)]
+    assert values_from(reader, 0) == values_from(writer, 0) == expected
+    writer.roll(6000)
+    reader.follow()
+    assert reader.end() == writer.end()
+    reader.check()
+
+
+@pytest.mark.parametrize("follow", [Log.follow, Log.look_anew])
+def test_a_reader_finds_what_is_there_where_its_last_segment_went(
+    from_0: Directory, follow: Any
+) -> None:
+    """Put together with those before it, as compaction does, or dropped with them."""
+    writer = opened(from_0, same_boot=True)
+    values = filled(writer, 2)
+    reader = reader_of(from_0)
+    first, last = bases_of(reader)
+    reader.unmap()
+    values += [append(writer, b"v" * 300) and b"v" * 300 for _ in range(2)]
+    from_0.unlink(f"{last:020d}.log")
+    follow(reader)
+    there = [base for base in bases_of(writer) if base != last]
+    assert bases_of(reader) == there
+    assert first == 0
+    assert reader.end_offset == writer.end_offset
+    for base in there[:-1]:
+        from_0.unlink(f"{base:020d}.log")
+    reader = reader_of(from_0)
+    assert bases_of(reader) == there[-1:]
+    assert values_from(reader, there[-1]) == values[there[-1] :]
+
+
+def test_a_reader_sees_dropped_segments_go(from_0: Directory) -> None:
+    writer = opened(from_0, same_boot=True)
+    values = filled(writer, 2)
+    reader = reader_of(from_0)
+    end = writer.end_offset
+    writer.leave_behind(end, 6000)
+    writer.drop_before(end)
+    while writer.remove_dropped():
+        pass
+    values.append(b"the only one")
+    append(writer, values[-1])
+    reader.look_anew()
+    assert bases_of(reader) == [end]
+    assert values_from(reader, end) == [b"the only one"]
+
+
+def test_a_reader_of_a_log_whose_end_is_gone_goes_on_with_what_a_writer_adds(
+    from_0: Directory,
+) -> None:
+    writer = opened(from_0, same_boot=True)
+    filled(writer, 3)
+    writer.sync()
+    writer.trim()
+    mark = writer.mark()
+    from_0.unlink(f"{mark.base_offset:020d}.log")
+    reader = reader_of(from_0, mark=mark)
+    assert reader.end_offset == mark.next_offset
+    writer = opened(from_0, mark=mark, same_boot=True)
+    (problem,) = writer.problems
+    assert f"segment {mark.base_offset} was there when it was closed and is gone" == problem.reason
+    assert append(writer, b"added") == mark.next_offset
+    reader.follow()
+    assert reader.end_offset == mark.next_offset + 1
+    assert values_from(reader, mark.next_offset) == [b"added"]
+
+
+def test_what_was_replaced_may_be_gone_already(log: Log) -> None:
+    filled(log, 2)
+    log._superseded.append(BASE + 1)
+    assert log.has_superseded
+    log.forget_superseded()
+    assert not log.has_superseded
