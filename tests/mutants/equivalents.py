@@ -35,6 +35,7 @@ NEGATIVE = "any number below 0 says the same"
 FIXED_0 = "where all are empty, the largest and the sum of their lengths are 0 as well"
 LOOKS_CLOSELY = "an estimate from above: when it is too large, every record is looked at"
 FIRST_ALONE = "only the first of the numbers is taken"
+CLOSES_ITSELF = "a file that nobody refers to closes itself"
 EVERY_8 = "frames begin at multiples of 8"
 NO_BYTES = "where there are no bytes to cut or to write, nothing is done"
 CUT_FAILS = "a frame that is cut short fails its checksum as well"
@@ -318,4 +319,86 @@ EQUIVALENTS: list[Equivalent] = [
         ("min(position + 8 + CHUNK, end)", "max(position + 8 + CHUNK, end)"),
     ),
     *same("scan", "last_used", NO_BYTES, ("position < end", "position <= end")),
+    # ---------------------------------------------------------------- indexed_segment
+    *same(
+        "indexed_segment",
+        "IndexedSegment.ensure_index",
+        "of a few records there are no entries to make",
+        (
+            "index is None and self.tail[0] > f.HEADER_SIZE + self._config.index_interval_bytes",
+            "index is None",
+        ),
+    ),
+    *same(
+        "indexed_segment",
+        "IndexedSegment.trusted_start",
+        EVERY_8,
+        ("durable + 1", "durable + 2"),
+    ),
+    # ---------------------------------------------------------------- log
+    *same(
+        "log",
+        "Log.sync",
+        "an index that is synced sooner than it must be costs time alone",
+        ("base < tail.base_offset", "base <= tail.base_offset"),
+    ),
+    *same(
+        "log",
+        "Log.look_anew",
+        "that they are equal was asked before",
+        ("bases[-1] > tail.base_offset", "bases[-1] >= tail.base_offset"),
+    ),
+    # ---------------------------------------------------------------- codecs
+    *same(
+        "codecs",
+        "_gzip.unpack",
+        "zlib reaches the end with the last byte; this is for one that does not",
+        ("not unpacker.eof", "unpacker.eof"),
+        ("body += unpacker.decompress(unpacker.unconsumed_tail, 1)", "pass"),
+        (
+            "unpacker.decompress(unpacker.unconsumed_tail, 1)",
+            "unpacker.decompress(unpacker.unconsumed_tail, 2)",
+        ),
+    ),
+    *same(
+        "codecs",
+        "_zstd.unpack",
+        "zstd reaches the end with the last byte; this is for one that does not",
+        (
+            "body += unpacker.decompress(b'', max_length=1)",
+            "body -= unpacker.decompress(b'', max_length=1)",
+        ),
+        ("body += unpacker.decompress(b'', max_length=1)", "pass"),
+    ),
+    # ---------------------------------------------------------------- files, memory, seam
+    *same("files", "DiskFile.__init__", CLOSES_ITSELF, ("self.close()", "pass")),
+    *same(
+        "files",
+        "DiskFile.read",
+        "one more read finds the end, and nothing",
+        ("len(data) == size or not data", "not data"),
+    ),
+    *same("files", "DiskFile.reserve", "nothing follows it in its function", ("return", "pass  # 2")),
+    *same(
+        "files",
+        "DiskDirectory.make",
+        "the root of all is a directory",
+        (
+            "not os.path.isdir(path) and path != os.path.dirname(path)",
+            "not os.path.isdir(path)",
+        ),
+    ),
+    *same(
+        "memory",
+        "MemoryFile.__init__",
+        "how much of it is the file's is told beside it",
+        ("MappedRegion(-1, 1)", "MappedRegion(-1, 2)"),
+    ),
+    *same(
+        "seam",
+        "replace_by_rename",
+        CLOSES_ITSELF,
+        ("file.close()", "pass"),
+        ("file.close()", "pass  # 2"),
+    ),
 ]
