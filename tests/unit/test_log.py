@@ -273,15 +273,14 @@ def test_segments_that_are_gone_are_met_as_damage_that_says_where_to_read_on(
     values = filled(log, 4)
     log.sync()
     log.trim()
-    first, second, third, _ = log.segments()
+    _, second, third, _ = log.segments()
     mark = log.mark()
     directory.unlink(f"{second.name}.log")
     again = opened(directory, is_writable=is_writable, mark=mark, same_boot=True)
     assert values_from(again, BASE) == values[: second.base_offset - BASE]
     with pytest.raises(CorruptionError) as caught:
         values_from(again, second.base_offset)
-    assert caught.value.path == first.path
-    assert caught.value.position == first.tail[0]
+    assert caught.value.path == second.path
     assert caught.value.offset == second.base_offset
     assert caught.value.next_offset == third.base_offset
     assert values_from(again, third.base_offset) == values[third.base_offset - BASE :]
@@ -439,7 +438,8 @@ def test_a_reader_of_a_log_whose_end_is_gone_goes_on_with_what_a_writer_adds(
     assert reader.end_offset == mark.next_offset
     writer = opened(from_0, mark=mark, same_boot=True)
     (problem,) = writer.problems
-    assert f"segment {mark.base_offset} was there when it was closed and is gone" == problem.reason
+    assert problem.path.endswith(f"{mark.base_offset:020d}.log")
+    assert str(mark.next_offset) in problem.reason
     assert append(writer, b"added") == mark.next_offset
     reader.follow()
     assert reader.end_offset == mark.next_offset + 1
@@ -449,6 +449,5 @@ def test_a_reader_of_a_log_whose_end_is_gone_goes_on_with_what_a_writer_adds(
 def test_what_was_replaced_may_be_gone_already(log: Log) -> None:
     filled(log, 2)
     log._superseded.append(BASE + 1)
-    assert log.has_superseded
     log.forget_superseded()
-    assert not log.has_superseded
+    assert log._superseded == []
