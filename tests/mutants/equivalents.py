@@ -378,7 +378,9 @@ EQUIVALENTS: list[Equivalent] = [
         "one more read finds the end, and nothing",
         ("len(data) == size or not data", "not data"),
     ),
-    *same("files", "DiskFile.reserve", "nothing follows it in its function", ("return", "pass  # 2")),
+    *same(
+        "files", "DiskFile.reserve", "what follows it is the end", ("return", "pass  # 2")
+    ),
     *same(
         "files",
         "DiskDirectory.make",
