@@ -378,9 +378,7 @@ EQUIVALENTS: list[Equivalent] = [
         "one more read finds the end, and nothing",
         ("len(data) == size or not data", "not data"),
     ),
-    *same(
-        "files", "DiskFile.reserve", "what follows it is the end", ("return", "pass  # 2")
-    ),
+    *same("files", "DiskFile.reserve", "what follows it is the end", ("return", "pass  # 2")),
     *same(
         "files",
         "DiskDirectory.make",
