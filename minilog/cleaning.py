@@ -52,8 +52,8 @@ class CleanedLog(SharedLog):
         if config.is_compacted:
             self._roll_if(now_ms, lambda log: log.is_older_than(config.segment_ms, now_ms))
             self.run_compaction(now_ms, step, min_dirty_ratio=config.min_cleanable_dirty_ratio)
-        elif is_asked or log is not None:
-            self._repack(self._opened(), step, is_asked=is_asked)
+        elif log is not None:  # one that nobody uses is not opened for it
+            self._repack(log, step, is_asked=is_asked)
 
     def _roll_if(self, now_ms: int, is_due: Callable[[Log], bool]) -> None:
         if is_due(self._opened()):

@@ -110,6 +110,11 @@ def maintain(broker: Broker) -> None:
     broker.maintain()
 
 
+def repack(broker: Broker) -> None:
+    assert broker.topic("t")[0].end_offset  # what nobody uses is not re-packed
+    broker.maintain()
+
+
 CALAMITIES: dict[str, tuple[Callable[[Broker], object], dict[str, Any]]] = {
     "compact": (compact, {"cleanup_policy": "compact"}),
     "compact many keys": (compact, {"cleanup_policy": "compact", "keys": 20}),
@@ -202,14 +207,14 @@ def test_repacking_that_dies_at_any_operation_changes_no_record(
     old = state_at(path)
     write_image(path, image)
     straight = Fate()
-    assert run(path, straight, maintain)
+    assert run(path, straight, repack)
     assert sum(operation.startswith("rename") for operation in straight.operations) > 3
     for number in range(len(straight.operations)):
         write_image(path, image)
-        run(path, Fate(number), maintain)
+        run(path, Fate(number), repack)
         assert_sound(path, state_at(path))
         write_image(path, image)
-        run(path, Fate(number), maintain)
+        run(path, Fate(number), repack)
         assert state_at(path) == old, f"dead before {number}, {straight.operations[number]}"
 
 

@@ -220,11 +220,15 @@ def test_what_begins_with_damage_is_left_as_it_is(tmp_path: Path) -> None:
     data[64:68] = bytes(4)  # how large the first frame is
     damaged.write_bytes(data)
     with Broker(tmp_path, maintenance_interval_ms=0) as broker:
+        partition = broker.topic("t")[0]
+        broker.maintain()
+        assert not any(map(batches, logs(tmp_path).values())), "nobody has used it"
+        assert partition.end_offset == 200
         broker.maintain()
         assert damaged.read_bytes() == data
         assert all(map(batches, list(logs(tmp_path).values())[1:]))
         with pytest.raises(CorruptionError) as caught:
-            broker.topic("t")[0].read(0)
+            partition.read(0)
         assert caught.value.path == str(damaged)
 
 
