@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from minilog.config import TopicConfig, nearest
+from minilog.config import TopicConfig, nearest, some_of
 from minilog.errors import (
     ConfigError,
     InvalidTopicError,
@@ -270,7 +270,7 @@ class Topics(Mapping[str, Topic]):
         return len(self._visible())
 
     def __repr__(self) -> str:
-        return f"<Topics {', '.join(self)}>"
+        return f"<Topics {some_of(self)}>"
 
 
 def problem_of(error: StorageError, path: str) -> Problem:

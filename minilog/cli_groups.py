@@ -16,6 +16,7 @@ from typing import Any
 
 import minilog
 from minilog.cli_arguments import UsageError, add_directory, offset_or_time
+from minilog.config import some_of
 
 ACTIONS = ("list", "describe", "reset", "delete")
 SHIFT = r"shift:([+-]?[0-9]{1,18})"
@@ -77,7 +78,7 @@ def _done(
     """Do it, and return what to print: columns and rows."""
     group = broker.groups.get(arguments.group)
     if group is None:
-        there = ", ".join(broker.groups) or "none"
+        there = some_of(broker.groups) or "none"
         raise UsageError(f"no group {arguments.group!r}; there are: {there}")
     if action == "reset":
         changed = group.reset(arguments.topics, to=arguments.to, dry_run=arguments.dry_run)

@@ -6,7 +6,8 @@ know what a setting does; it only says which values are allowed and what is wron
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from minilog.errors import ConfigError
@@ -19,6 +20,7 @@ DAY_MS = 24 * 60 * 60 * 1000
 FOREVER = -1
 LARGEST = 2**63 - 1
 LONGEST_NAME = 249
+MOST_NAMED = 24  # in a message: every setting there is, but not every topic
 LARGEST_FRAME_BYTES = 2**30  # positions and sizes in a frame are 32-bit; this keeps well inside
 
 
@@ -169,4 +171,10 @@ def nearest(name: str, known: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(str(name), known, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(sorted(known))}"
+    return f"; known are {some_of(sorted(known))}"
+
+
+def some_of(names: Collection[str]) -> str:
+    """Return names as a message or a repr has them: not thousands."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(islice(names, MOST_NAMED)) + (f" and {more:,} more" if more > 0 else "")

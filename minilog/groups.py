@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from minilog.arguments import check_whole
+from minilog.config import some_of
 from minilog.coordinator import Commit, Coordinator
 from minilog.errors import ConfigError, GroupError
 from minilog.ledger import Ledger
@@ -183,7 +184,7 @@ class Groups(Mapping[str, Group]):
         return len(self._names())
 
     def __repr__(self) -> str:
-        return f"<Groups {', '.join(self)}>"
+        return f"<Groups {some_of(self)}>"
 
 
 def check_group_name(name: object, what: str = "group") -> None:

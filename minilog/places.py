@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from minilog.config import some_of
 from minilog.errors import (
     ClosedError,
     MinilogError,
@@ -126,7 +127,7 @@ class Places:
     def __getitem__(self, tp: TopicPartition) -> Place:
         place = self._places.get(tp)
         if place is None:
-            have = ", ".join(f"{topic}-{number}" for topic, number in self._places) or "none"
+            have = some_of([f"{topic}-{number}" for topic, number in self._places]) or "none"
             raise NotAssignedError(
                 f"{tp.topic}-{tp.partition} is not assigned to this consumer; it has {have}"
             )

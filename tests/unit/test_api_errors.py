@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 import minilog
-from minilog import Broker, ConfigError, MinilogError
+from minilog import (
+    Broker,
+    ConfigError,
+    Consumer,
+    MinilogError,
+    NotAssignedError,
+    UnknownTopicError,
+)
 
 ERROR_BASES: dict[str, set[str]] = {
     "MinilogError": {"Exception"},
@@ -240,3 +247,16 @@ def test_one_except_clause_catches_everything_minilog_raises() -> None:
             with pytest.raises(MinilogError) as caught:
                 call()
             assert str(caught.value)
+
+
+def test_what_there_are_thousands_of_is_not_all_named_in_a_message() -> None:
+    with Broker(":memory:", auto_create_topics=False) as broker:
+        broker.create_topic("wide", partitions=300)
+        for number in range(300):
+            broker.create_topic(f"topic-{number:03}")
+        with pytest.raises(UnknownTopicError, match=r"known are topic-000, .* more$") as unknown:
+            broker.topic("nothing-like-it")
+        with pytest.raises(NotAssignedError, match=r"it has wide-0, .* more$") as unassigned:
+            Consumer(broker, "wide").seek(("topic-000", 0), 0)
+        texts = [str(unknown.value), str(unassigned.value), repr(broker.topics)]
+        assert max(map(len, texts)) < 1000
