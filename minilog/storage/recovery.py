@@ -197,7 +197,12 @@ def _finish(
     except CorruptionError as error:
         if found.position > f.HEADER_SIZE:
             problems.append(Problem(last.path, 0, None, error.reason))
-        else:  # it was being made when the crash came; nothing was ever in it
+        else:
+            # It was being made when the crash came, and nothing was ever in it; but the first of
+            # all was on the disk before the topic had a name.
+            if len(segments) == 1:
+                reason = f"{error.reason}: what was in it is gone, and it begins anew"
+                problems.append(Problem(last.path, 0, last.base_offset, reason))
             epoch = max(map(_epoch_of, segments[-2:-1]), default=epoch)  # of those before it
             last.set_epoch(epoch)
             last.write_header(last.writable_file(), durable_base, 0)

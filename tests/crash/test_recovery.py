@@ -6,6 +6,7 @@ step or as behind it. What recovery does is itself cut off at each operation in 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -586,6 +587,25 @@ def test_a_header_that_is_damaged_before_whole_records_is_told_and_costs_none(
         assert "header" in problem.reason
         assert broker.topic("t")[0].append(b"5") == 5
         assert [record.value for record in broker.topic("t")[0]] == [b"%d" % n for n in range(6)]
+
+
+@pytest.mark.parametrize("power_cut", [False, True])
+@pytest.mark.parametrize("size", [0, 10])
+def test_a_log_whose_only_file_was_emptied_is_told_and_begins_anew(
+    tmp_path: Path, size: int, power_cut: bool
+) -> None:
+    """The header of a topic's first files is on the disk before the topic has its name."""
+    with Broker(tmp_path / "log", sync="always", maintenance_interval_ms=0) as broker:
+        broker.create_topic("t")[0].append(b"acknowledged")
+        crashed = crashed_copy(tmp_path / "log", tmp_path / "crashed", power_cut=power_cut)
+    (log,) = logs_of(crashed, "t")
+    os.truncate(log, size)
+    with Broker(crashed) as broker:
+        (problem,) = broker.recovery.problems
+        assert (problem.path, problem.position, problem.offset) == (str(log), 0, 0)
+        assert "what was in it is gone" in problem.reason
+        assert broker.topic("t")[0].append(b"anew") == 0
+    assert minilog.verify(crashed).ok
 
 
 def test_a_writer_is_told_from_those_before_it_though_two_headers_are_lost(tmp_path: Path) -> None:
