@@ -105,13 +105,20 @@ class Appending(CleanedLog):
                 with self._numbering(origin):
                     offset = log.append_single(key, value, encoded, stamp, now_ms, origin)
                     self._note_sequence(origin, offset, 1)
-        if self._is_sync_always and not source.transaction:
-            self._sync_until(offset + 1)
+        self._wait_unless_open(source, offset + 1)
         if before is not None:
             return offset, self._timestamp_of(log, offset, stamp)
         if self._waiters:
             self._wake()
         return offset, stamp
+
+    def _wait_unless_open(self, source: Source | None, end: int) -> None:
+        """Return when all below ``end`` is kept; what a transaction writes is kept at its end."""
+        if self._is_sync_always:
+            if source is not None and source.transaction:
+                self._has_hidden = True
+            else:
+                self._sync_until(end)
 
     def _origin(self, log: Log, source: Source, sequence: int | None) -> tuple[Origin, int | None]:
         """Return what a frame says of its source, or the offset that its sequence got before."""
@@ -269,8 +276,7 @@ class Appending(CleanedLog):
                     first = log.append_batch(batch, stamp, now_ms, origin)
                     self._note_sequence(origin, first, batch.record_count)
         offsets = range(first, first + batch.record_count)
-        if self._is_sync_always and not (source and source.transaction):
-            self._sync_until(offsets.stop)
+        self._wait_unless_open(source, offsets.stop)
         if self._waiters:
             self._wake()
         return offsets

@@ -83,6 +83,7 @@ class SharedLog(Waiters):
         self._is_read_only = host.is_read_only
         self._published: End | None = None  # the end that readers see, with sync="always"
         self._refusal: Callable[[], Exception] | None = None  # closed, forked or deleted
+        self._has_hidden = False  # with sync="always": records that nobody has synced yet
         self._failure: BaseException | None = None  # of a sync: nothing may be written any more
         self._has_written = False
         self.is_plain = False  # the short path of append will do
@@ -228,6 +229,13 @@ class SharedLog(Waiters):
                 log.look_anew()
 
     def _end(self, log: Log) -> End:
+        if self._has_hidden and self._refusal is None:
+            self._has_hidden = False  # who sends in a transaction waits for no sync, who reads does
+            with contextlib.suppress(SyncFailedError):  # which refuses writing, not reading
+                self._sync_until(log.end_offset)
+        return self._published_end(log)
+
+    def _published_end(self, log: Log) -> End:
         published = self._published
         return log.end() if published is None else published
 
@@ -364,7 +372,7 @@ class SharedLog(Waiters):
 
     def _settled(self, log: Log) -> int:
         """Return the offset before which records may be expired and compacted."""
-        return self._host.stable_offset(self._index, self._end(log).next_offset)
+        return self._host.stable_offset(self._index, self._published_end(log).next_offset)
 
     def abandon(self, refusal: Callable[[], Exception]) -> None:
         """Refuse every later call, end every wait and let go of the files as they are."""

@@ -136,14 +136,13 @@ class ShortAppend(Appending):
     def append_numbered(
         self, source: Source, sequence: int | None, key: bytes | None, value: bytes
     ) -> tuple[int, int] | None:
-        """Append such a record of a named producer or a transaction; None where somebody has to
-        look, which is ``append_from``'s. It stands here again as what they share would cost both a
-        call; of 11 us for a record of a transaction it saves 8."""
+        """Append such a record of a named producer or a transaction; None where ``append_from`` has
+        to look. It stands here again as a call would cost both; of 11 us in a transaction it saves
+        8."""
         producer_id, transaction = source.producer_id, source.transaction
         if self._is_sync_always and not transaction:
             return None
-        run = None
-        due = -1
+        run, due = None, -1
         with self._lock:
             tail = self._log.writing
             position, offset = tail.tail
@@ -190,6 +189,8 @@ class ShortAppend(Appending):
                 self._sequences = None  # the log says whether it is in, when asked again
                 tail.settle(position, offset, error)
                 raise
+        if self._is_sync_always:
+            self._has_hidden = True
         if self._waiters:
             self._wake()
         return offset, now_ms

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import Running, advance_until_done
@@ -330,3 +331,24 @@ def test_who_reads_nothing_waits_and_does_not_spin_beside_one_whose_time_is_over
         advance_until_done(clock, running)
         assert len(running.result()) == 0
         assert looks < 5
+
+
+@pytest.mark.parametrize("sync", ["never", "interval", "always"])
+def test_open_records_are_seen_by_who_does_not_care_at_every_sync_level(
+    tmp_path: Path, sync: Any
+) -> None:
+    with Broker(tmp_path / "log", sync=sync) as broker:
+        partition = broker.create_topic("t")[0]
+        producer, reader = Producer(broker), Consumer(broker, "t")
+        careful = Consumer(broker, "t", isolation="read_committed")
+        with producer.transaction() as tx:
+            tx.send("t", b"1")
+            assert reader.poll().values == [b"1"]
+            tx.send("t", b"2", key=b"k")
+            assert partition.end_offset == 2
+            tx.send_many("t", [b"3", b"4"])
+            assert partition.read(2).values == [b"3", b"4"]
+            tx.send("t", b"5")
+            assert reader.poll(timeout=10).values == [b"2", b"3", b"4", b"5"]
+            assert not careful.poll()
+        assert careful.poll().values == [b"1", b"2", b"3", b"4", b"5"]
