@@ -109,7 +109,11 @@ class Consumer:
             patterns = [topic for topic in topics if isinstance(topic, re.Pattern)]
             if patterns and len(topics) > 1:
                 raise ConfigError("give names or one pattern, not both")
-            self.subscribe(patterns[0] if patterns else topics)  # type: ignore[arg-type]
+            try:
+                self.subscribe(patterns[0] if patterns else topics)  # type: ignore[arg-type]
+            except BaseException:
+                self._close(commits=False)  # it may have joined its group, and nobody has it
+                raise
 
     # ------------------------------------------------------------ what it reads
 

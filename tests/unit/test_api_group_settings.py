@@ -21,6 +21,7 @@ from minilog import (
     ReadOnlyError,
     UnknownTopicError,
 )
+from minilog.ledger import Ledger
 from minilog.testing import ManualClock
 
 
@@ -109,6 +110,27 @@ def test_a_refused_subscribe_does_not_join(broker: Broker) -> None:
         consumer.subscribe(["a"], on_lost="print")  # type: ignore[arg-type]
     assert len(broker.groups) == 0 or not broker.groups[GROUP].members
     assert not consumer.assignment()
+
+
+def test_a_consumer_that_joins_and_cannot_be_made_is_no_member(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It held its partitions for as long as anybody held its exception."""
+    broker.create_topic("t")[0].append_many([b"0", b"1"])
+    committed, left = Ledger.committed, [OSError(5, "the disk fails")]
+
+    def failing(ledger: Ledger, *given: Any) -> Any:
+        if left:
+            raise left.pop()
+        return committed(ledger, *given)
+
+    monkeypatch.setattr(Ledger, "committed", failing)
+    with pytest.raises(OSError, match="the disk fails") as caught:
+        member(broker, "t")
+    assert caught.value.__traceback__ is not None
+    assert GROUP not in broker.groups
+    with member(broker, "t") as other:
+        assert [record.value for record in other.poll()] == [b"0", b"1"]
 
 
 def test_subscribe_and_assign_exclude_each_other_in_a_group_too(broker: Broker) -> None:
