@@ -17,6 +17,7 @@ from minilog.storage.files import Directory, DiskDirectory, MapLimit
 from minilog.storage.log import Log
 from minilog.storage.opening import Opening
 from minilog.storage.readable_log import LOOKS, End
+from minilog.storage.segment import Segment
 from minilog.testing import SimulatedDisk
 from minilog.testing.trace import SYNC, SYNC_NAMES, UNLINK
 
@@ -266,6 +267,23 @@ def test_nothing_behind_an_earlier_end_is_read_or_counted(log: Log) -> None:
         assert log.offset_at(0, BASE + start, log.end()) == BASE + start
 
 
+def test_a_look_reaches_as_far_as_is_read(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(log, 3)
+    tails = {segment.base_offset: segment.tail[0] for segment in log.segments()}
+    asked: dict[int, set[int]] = {base: set() for base in tails}
+    real = Segment.view
+
+    def view(segment: Segment, end: int) -> Any:
+        asked[segment.base_offset].add(end)
+        return real(segment, end)
+
+    monkeypatch.setattr(Segment, "view", view)
+    values_from(log, BASE)
+    for number in range(log.end_offset - BASE):
+        assert log.offset_at(1001 + number, BASE, log.end()) == BASE + number
+    assert asked == {base: {position} for base, position in tails.items()}
+
+
 @pytest.mark.parametrize("is_writable", [True, False])
 def test_segments_that_are_gone_are_met_as_damage_that_says_where_to_read_on(
     directory: Directory, log: Log, is_writable: bool
@@ -394,6 +412,7 @@ def test_a_reader_finds_what_is_there_where_its_last_segment_went(
     values = filled(writer, 2)
     reader = reader_of(from_0)
     first, last = bases_of(reader)
+    before = reader._view[0][first]
     reader.unmap()
     values += [append(writer, b"v" * 300) and b"v" * 300 for _ in range(2)]
     from_0.unlink(f"{last:020d}.log")
@@ -401,6 +420,7 @@ def test_a_reader_finds_what_is_there_where_its_last_segment_went(
     there = [base for base in bases_of(writer) if base != last]
     assert bases_of(reader) == there
     assert first == 0
+    assert reader._view[0][first] is not before  # it may be of another file now
     assert reader.end_offset == writer.end_offset
     for base in there[:-1]:
         from_0.unlink(f"{base:020d}.log")

@@ -8,10 +8,13 @@ import pytest
 
 from minilog.config import TopicConfig
 from minilog.storage import format as f
+from minilog.storage import scan
 from minilog.storage.files import Directory, MapLimit
 from minilog.storage.log import Log
 from minilog.storage.opening import Opening
 from minilog.storage.recovery import CleanMark, Problem, is_outdated
+from minilog.storage.rewriting import Rewriting
+from minilog.storage.runs import runs_of
 from minilog.testing import SimulatedDisk
 
 BASE = 100
@@ -207,3 +210,138 @@ def test_segments_below_the_start_that_come_back_are_removed(directory: Director
         again = opened(directory, same_boot=True, start_offset=start)
         assert again.first_base == bases[left]
         assert again.end_offset == BASE + 30
+
+
+def test_segments_that_compaction_has_put_another_for_are_removed(directory: Directory) -> None:
+    """A crash came before they could be."""
+    log, _ = filled(directory)
+    sources = log.segments()[:2]
+    writing = Rewriting(log.begin_segment(BASE), directory, 256, "none")
+    for source in sources:
+        for run in runs_of(source):
+            writing.add(run.where([True] * len(run.offsets)), run.make)
+    end = sources[-1].next_offset
+    writing.finish(f.SegmentHeader(BASE, BASE, 5000, 1, cleaned_to=end), end, 6000)
+    directory.rename(f"{sources[0].name}.log~", f"{sources[0].name}.log")
+    assert f"{sources[1].name}.log" in directory.names()
+    again = opened(directory, same_boot=True)
+    assert f"{sources[1].name}.log" not in directory.names()
+    assert again.problems == []
+    assert [segment.base_offset for segment in again.segments()][:2] == [BASE, end]
+    assert values_of(again) == [b"%03d" % number * 5 for number in range(30)]
+    again.check()
+
+
+# ---------------------------------------------------------------- torn or corrupt
+
+
+def unclean(directory: Directory, *, synced: int, damaged: int, count: int = 6) -> Log:
+    """Open a log that was not closed: ``synced`` before so many records were written, and one of
+    them damaged since."""
+    log = opened(directory, mark=Log.fresh_mark(BASE), same_boot=True)
+    for number in range(count):
+        if number == synced:
+            log.sync()
+        log.append_single(None, b"v" * 8, b"", 1000 + number, 6000)  # 48 bytes
+    file = directory.open(f"{BASE:020d}.log", writable=True)
+    file.write(f.HEADER_SIZE + damaged * 48 + 40, b"x")
+    return log
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+@pytest.mark.parametrize("damaged", [0, 2, 3, 4, 5])
+def test_damage_before_what_was_synced_is_corruption_and_behind_it_torn(
+    directory: Directory, same_boot: bool, damaged: int
+) -> None:
+    """Three were synced; the fourth is the first that a crash may have cost."""
+    unclean(directory, synced=3, damaged=damaged)
+    again = opened(directory, same_boot=same_boot)
+    place = f.HEADER_SIZE + damaged * 48
+    (problem,) = again.problems
+    assert (problem.position, problem.offset) == (place, BASE + damaged)
+    if damaged < 3:
+        assert "bytes that were on the disk have changed" in problem.reason
+        assert again.end_offset == BASE + 6
+        assert again.record_count(BASE, again.end()) >= 6
+    else:
+        assert "were dropped" in problem.reason
+        assert again.end_offset == BASE + damaged
+        (segment,) = again.segments()
+        assert segment.durable == place
+        assert segment.context == f.context_of(2, place)
+        again.check()
+
+
+@pytest.mark.parametrize("damaged", [0, 2, 3, 4, 5])
+def test_a_reader_of_a_log_in_use_tells_the_same_apart(directory: Directory, damaged: int) -> None:
+    unclean(directory, synced=3, damaged=damaged)
+    reader = opened(directory, is_writable=False)
+    assert reader.end_offset == BASE + (6 if damaged < 3 else damaged)
+
+
+def test_a_header_that_has_changed_is_reported_and_its_records_are_there(
+    directory: Directory,
+) -> None:
+    filled(directory, 3)
+    directory.open(f"{BASE:020d}.log", writable=True).write(20, b"x")
+    again = opened(directory, same_boot=True)
+    (problem,) = again.problems
+    assert (problem.position, problem.offset) == (0, None)
+    assert "header" in problem.reason
+    assert len(values_of(again)) == 3
+
+
+def epochs_of(log: Log) -> list[int]:
+    """Return the epoch of every frame, seals too."""
+    return [
+        prefix.epoch
+        for segment in log.segments()
+        for _, prefix in scan.walk(
+            segment.region(),
+            f.HEADER_SIZE,
+            segment.base_offset,
+            segment.file_size(),
+            segment.seed,
+        )
+    ]
+
+
+def test_after_a_roll_that_was_cut_short_the_epoch_still_grows(directory: Directory) -> None:
+    for _ in range(3):
+        log = opened(directory, same_boot=True)
+        log.append_single(None, b"v", b"", 1000, 6000)
+    before = epochs_of(log)
+    log.roll(6000)
+    name = f"{log.segments()[-1].name}.log"
+    directory.open(name, writable=True).write(0, bytes(f.HEADER_SIZE))
+    log = opened(directory, same_boot=True)
+    assert log.problems == []
+    log.append_single(None, b"v", b"", 1000, 6000)
+    assert epochs_of(log)[-1] > max(before)
+
+
+def test_a_seal_that_a_power_cut_took_is_written_again_as_it_was(directory: Directory) -> None:
+    log, _ = filled(directory, 12)
+    first, second = log.segments()[:2]
+    end = first.file_size()
+    whole = directory.read(f"{first.name}.log")
+    directory.open(f"{first.name}.log", writable=True).trim(end - f.SEAL_SIZE)
+    again = opened(directory, same_boot=False)
+    (problem,) = again.problems
+    assert "seal was lost" in problem.reason
+    assert (problem.position, problem.path) == (end - f.SEAL_SIZE, first.path)
+    (epoch,) = set(epochs_of(again)[: second.base_offset - BASE + 1])
+    assert epoch == 1
+    assert len(directory.read(f"{first.name}.log")) == len(whole)
+    assert len(values_of(again)) == 12
+    again.check()
+
+
+def test_a_reader_of_a_log_that_ends_with_a_seal_knows_it(directory: Directory) -> None:
+    log, _ = filled(directory, 3)
+    log.segments()[-1].seal()
+    mark = log.mark()
+    assert mark.is_sealed
+    reader = opened(directory, is_writable=False, mark=mark)
+    assert reader.segments()[-1].is_sealed
+    assert len(values_of(reader)) == 3
