@@ -173,6 +173,6 @@ def test_every_equivalent_names_what_is_in_the_code_and_says_why() -> None:
         for each in EQUIVALENTS
         if (each[:3] not in texts if each.after == ANY else each[:4] not in there)
     ]
-    assert not gone
+    assert not gone, "their text has changed: mend tests/mutants/equivalents.py"
     assert not [each for each in EQUIVALENTS if len(each.reason) < 20]
     assert len({each[:4] for each in EQUIVALENTS}) == len(EQUIVALENTS)

@@ -401,4 +401,244 @@ EQUIVALENTS: list[Equivalent] = [
         ("file.close()", "pass"),
         ("file.close()", "pass  # 2"),
     ),
+    # ---------------------------------------------------------------- log, opening, recovery
+    *same(
+        "log",
+        "Log.origins",
+        "a segment that ends there has no frame behind it",
+        ("segment.next_offset > lowest", "segment.next_offset >= lowest"),
+    ),
+    *same(
+        "log",
+        "Log._take_in",
+        "from the first segment on, the others are found one by one",
+        (
+            "not lowest or not self._segment(lowest).exists()",
+            "not self._segment(lowest).exists()",
+        ),
+        ("not lowest", "lowest"),
+    ),
+    *same(
+        "opening",
+        "open_segments",
+        "a reader syncs no names",
+        (
+            "Found(segments, 1, segments[-1].base_offset, True, [])",
+            "Found(segments, 1, segments[-1].base_offset, False, [])",
+        ),
+    ),
+    *same(
+        "opening",
+        "_without_leftovers",
+        "files are removed without a look at their checksums",
+        ("Index(directory, stem, 0)", "Index(directory, stem, 1)"),
+    ),
+    *same(
+        "recovery",
+        "_frames_beyond",
+        "no offset is as large as either",
+        ("2 ** 63", "3 ** 63"),
+    ),
+    *same(
+        "readable_log",
+        "ReadableLog.record_at",
+        "the segment that is appended to is the last of the others, too",
+        ("offset >= tail.base_offset", "offset > tail.base_offset"),
+    ),
+    # ---------------------------------------------------------------- retention, sequences
+    *same(
+        "retention",
+        "_aged",
+        "the segments behind one that ends too far end further still",
+        ("break", "continue"),
+    ),
+    *same(
+        "retention",
+        "_oversized",
+        "what goes for its age goes first here too, and takes its own size with it",
+        ("segment.next_offset > reached", "segment.next_offset >= reached"),
+    ),
+    *same(
+        "retention",
+        "_oversized",
+        "the last one, when it is empty, ends where the one before it does",
+        (
+            "excess < segment.size_bytes or segment.next_offset > rules.limit or segment.is_empty",
+            "excess < segment.size_bytes or segment.next_offset > rules.limit",
+        ),
+    ),
+    *same(
+        "sequences",
+        "Sequences.load",
+        "a snapshot up to the first offset has nothing in it",
+        ("0 <= next_offset <= end_offset", "1 <= next_offset <= end_offset"),
+    ),
+    # ---------------------------------------------------------------- segment_files
+    *same(
+        "segment_files",
+        "SegmentFiles.file_size",
+        "a file is as large, whoever has opened it",
+        (
+            "self._file or self._place.directory.open(f'{self.name}.log')",
+            "self._place.directory.open(f'{self.name}.log')",
+        ),
+    ),
+    *same(
+        "segment_files",
+        "SegmentFiles._map",
+        "a file that is not kept is opened at its next use",
+        ("is_writable or self.is_live", "self.is_live"),
+        ("is_writable or self.is_live", "is_writable"),
+    ),
+    # ---------------------------------------------------------------- runs, rewriting
+    *same(
+        "runs",
+        "Run.where",
+        "of no headers, none has anything in it",
+        ("headers and any(headers)", "any(headers)"),
+    ),
+    *same(
+        "runs",
+        "_Window.__init__",
+        "an empty chunk has no bytes, wherever it begins",
+        ("self.start = 0", "self.start = 1"),
+    ),
+    *same(
+        "runs",
+        "runs_of",
+        "a run of single records does not begin with a seal either",
+        (
+            "prefix is None or prefix.offset != due or prefix.flags & f.SEAL",
+            "prefix is None or prefix.offset != due",
+        ),
+    ),
+    *same(
+        "runs",
+        "_singles",
+        "where there is no run, nobody looks at its size",
+        ("(None, 0)", "(None, 1)"),
+    ),
+    *same(
+        "rewriting",
+        "Rewriting._forget_gathered",
+        "an estimate, which may be a little too large",
+        ("self._gathered_bytes = 0", "self._gathered_bytes = 1"),
+    ),
+    *same(
+        "rewriting",
+        "Rewriting.restore",
+        EVERY_8,
+        ("saved.position - 1", "saved.position - 2"),
+    ),
+    # ---------------------------------------------------------------- found by samples
+    *same(
+        "columns",
+        "ColumnsFrame._valid",
+        "more of the region is read than is looked at, where it is read at all",
+        ("stop + 7", "stop + 8"),
+    ),
+    *same(
+        "index",
+        "Index.entries",
+        NEGATIVE,
+        ("largest if is_right else -2", "largest if is_right else -3"),
+    ),
+    *same(
+        "index",
+        "Index.keep_through",
+        "they ascend as they did",
+        ("relative << 32", "relative << 33"),
+    ),
+    *same(
+        "indexed_segment",
+        "IndexedSegment._open_index",
+        "making an index does not ask what is synced",
+        (
+            "Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0)",
+            "Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 1)",
+        ),
+    ),
+    *same(
+        "indexed_segment",
+        "IndexedSegment.ensure_index",
+        "an index that is not open is opened at its next use",
+        ("self._index = self._open_index()", "pass"),
+    ),
+    *same(
+        "opening",
+        "open_segments",
+        "a writer's epoch is set before it writes, and a reader writes nothing",
+        ("Segment(place, base, config, 0)", "Segment(place, base, config, 1)"),
+        (
+            "Found(segments, 1, segments[-1].base_offset, True, [])",
+            "Found(segments, 2, segments[-1].base_offset, True, [])",
+        ),
+    ),
+    *same(
+        "opening",
+        "_without_superseded",
+        "behind the last there is none that it was put for",
+        (
+            "following is not None and segment.is_of_compaction() and segment.load_seal()",
+            "segment.is_of_compaction() and segment.load_seal()",
+        ),
+    ),
+    *same(
+        "opening",
+        "_open_live",
+        "a reader judges nothing by its age",
+        (
+            "last.resume((mark.position, mark.next_offset), mark.largest_timestamp, 0)",
+            "last.resume((mark.position, mark.next_offset), mark.largest_timestamp, 1)",
+        ),
+    ),
+    *same(
+        "opening",
+        "_open_live",
+        "without it, all is followed from the start",
+        ("last.skip_to_last_entry()", "pass"),
+    ),
+    *same(
+        "recovery",
+        "is_outdated",
+        "behind the end of a file nothing is used",
+        (
+            "size > mark.position != scan.last_used(last.region(), mark.position, size)",
+            "size >= mark.position != scan.last_used(last.region(), mark.position, size)",
+        ),
+    ),
+    *same(
+        "recovery",
+        "resume_unclean",
+        "what is synced is told in units of 8 bytes",
+        ("last.durable = 0", "last.durable = 1"),
+    ),
+    *same("recovery", "find_end", "a walk ends behind a seal", ("break", "continue")),
+    *same(
+        "recovery",
+        "_finish",
+        "the seal says it, which is taken next",
+        (
+            "last.resume((found.position, found.next_offset), found.largest_timestamp, 0)",
+            "last.resume((found.position, found.next_offset), found.largest_timestamp, 1)",
+        ),
+    ),
+    *same(
+        "recovery",
+        "_frames_beyond",
+        "where nothing is left that is used, there is no frame either",
+        ("position < used", "position <= used"),
+    ),
+    *same(
+        "recovery",
+        "_frames_beyond",
+        "no offset is as large as either",
+        ("2 ** 63 - 1", "2 ** 63 - 2"),
+    ),
+    *same(
+        "segment_files",
+        "SegmentFiles.__init__",
+        "it is asked for only of a segment whose seal has set it",
+        ("self._sealed_count = 0", "self._sealed_count = 1"),
+    ),
 ]

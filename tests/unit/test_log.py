@@ -459,6 +459,7 @@ def test_a_reader_of_a_log_whose_end_is_gone_goes_on_with_what_a_writer_adds(
     writer = opened(from_0, mark=mark, same_boot=True)
     (problem,) = writer.problems
     assert problem.path.endswith(f"{mark.base_offset:020d}.log")
+    assert problem.position == 0
     assert str(mark.next_offset) in problem.reason
     assert append(writer, b"added") == mark.next_offset
     reader.follow()
@@ -471,3 +472,24 @@ def test_what_was_replaced_may_be_gone_already(log: Log) -> None:
     log._superseded.append(BASE + 1)
     log.forget_superseded()
     assert log._superseded == []
+
+
+def test_a_reader_keeps_what_it_has_where_files_are_gone(from_0: Directory) -> None:
+    writer = opened(from_0, same_boot=True)
+    filled(writer, 3)
+    reader = reader_of(from_0)
+    reader.follow()
+    bases, end = bases_of(reader), reader.end_offset
+    for base in reversed(bases):
+        from_0.unlink(f"{base:020d}.log")
+        reader.look_anew()
+        assert (bases_of(reader), reader.end_offset) == (bases, end)
+
+
+def test_one_record_is_found_in_any_segment_that_was_read(log: Log) -> None:
+    values = filled(log, 4)
+    assert values_from(log, BASE) == values
+    for number, value in enumerate(values):
+        assert log.record_at(BASE + number) == (1001 + number, None, value)
+    assert log.record_at(log.end_offset) is None
+    assert log.record_at(BASE - 1) is None

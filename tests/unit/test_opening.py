@@ -279,6 +279,53 @@ def test_a_reader_of_a_log_in_use_tells_the_same_apart(directory: Directory, dam
     assert reader.end_offset == BASE + (6 if damaged < 3 else damaged)
 
 
+@pytest.mark.parametrize(("damaged", "end"), [(1, 6), (2, 6), (3, 3), (4, 4)])
+def test_what_an_earlier_close_has_synced_is_not_dropped(
+    directory: Directory, damaged: int, end: int
+) -> None:
+    log, mark = filled(directory, 3)
+    assert mark.position == f.HEADER_SIZE + 3 * 56
+    for number in range(3):
+        log.append_single(None, b"%03d" % number * 5, b"", 1000, 6000)
+    file = directory.open(f"{BASE:020d}.log", writable=True)
+    file.write(f.HEADER_SIZE + damaged * 56 + 40, b"x")
+    log = opened(directory, mark=mark, same_boot=True)
+    assert log.end_offset == BASE + end
+    assert len(log.problems) == 1
+
+
+def test_a_mark_that_is_older_than_the_log_costs_no_record(directory: Directory) -> None:
+    log, mark = filled(directory, 3)
+    log.append_single(None, b"more", b"", 1000, 6000)
+    again = opened(directory, mark=mark, same_boot=True)
+    assert again.problems == []
+    assert values_of(again)[3:] == [b"more"]
+
+
+def test_a_seal_that_was_there_at_the_close_and_has_changed_is_reported(
+    directory: Directory,
+) -> None:
+    log, _ = filled(directory, 3)
+    last = log.segments()[-1]
+    last.seal()
+    mark = log.mark()
+    assert opened(directory, mark=mark, same_boot=True).problems == []
+    directory.open(f"{last.name}.log", writable=True).write(last.tail[0] + 20, b"x")
+    again = opened(directory, mark=mark, same_boot=True)
+    assert len(again.problems) == 1
+    assert again.end_offset == BASE + 3
+
+
+def test_a_reader_follows_a_log_that_was_closed_and_is_written_again(directory: Directory) -> None:
+    _, mark = filled(directory, 3)
+    reader = opened(directory, is_writable=False, mark=mark)
+    assert (reader.end_offset, len(values_of(reader))) == (BASE + 3, 3)
+    writer = opened(directory, mark=mark, same_boot=True)
+    writer.append_single(None, b"more", b"", 1000, 6000)
+    reader.follow()
+    assert values_of(reader)[3:] == [b"more"]
+
+
 def test_a_header_that_has_changed_is_reported_and_its_records_are_there(
     directory: Directory,
 ) -> None:

@@ -26,14 +26,15 @@ CONFIG = TopicConfig(segment_bytes=8192, index_interval_bytes=256)
 class OutOfDescriptors:
     """A directory whose next files cannot be opened: too many are."""
 
-    def __init__(self, directory: Directory, times: int) -> None:
+    def __init__(self, directory: Directory, times: int, number: int = errno.EMFILE) -> None:
         self._directory = directory
+        self._number = number
         self.times = times
 
     def open(self, name: str, *, writable: bool = False) -> File:
         if self.times:
             self.times -= 1
-            raise OSError(errno.EMFILE, "too many open files")
+            raise OSError(self._number, "too many open files")
         return self._directory.open(name, writable=writable)
 
     def __getattr__(self, name: str) -> Any:
@@ -224,6 +225,11 @@ def test_where_descriptors_ran_out_maps_are_let_go(directory: Directory, segment
         maps.admit(Holder())
         with pytest.raises(OSError, match="too many"):
             call(found(OutOfDescriptors(directory, 2), maps))  # type: ignore[arg-type]
+        maps, holder = MapLimit(100), Holder()
+        maps.admit(holder)
+        with pytest.raises(OSError, match="too many"):  # of another kind, which nothing helps
+            call(found(OutOfDescriptors(directory, 1, errno.EIO), maps))  # type: ignore[arg-type]
+        assert holder.is_mapped
 
 
 def test_a_sealed_segment_is_opened_for_reading(directory: Directory, segment: Segment) -> None:
@@ -338,13 +344,34 @@ def test_no_index_is_made_for_a_few_records(directory: Directory, segment: Segme
     assert "index" in " ".join(directory.names())
 
 
-def test_an_index_that_is_there_is_gone_on_with(directory: Directory, segment: Segment) -> None:
+def test_a_first_frame_needs_no_entry_however_large_it_is(
+    directory: Directory, segment: Segment
+) -> None:
+    append(segment, b"v" * 1000)
+    filled(segment, 10)
+    segment.trim()
+    entries = entries_in(directory, segment)
+    assert entries[0][0] > 0
+    segment.forget_index(unlink=True)
+    segment.reindex()
+    assert entries_in(directory, segment) == entries
+
+
+def test_an_index_that_is_there_is_gone_on_with(
+    directory: Directory, segment: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filled(segment)
     segment.trim()
     entries = entries_in(directory, segment)
     again = found(directory)
     again.resume(segment.tail, 1000, 6000)
-    again.ensure_index()
+
+    def walk() -> None:
+        raise AssertionError("the whole log was looked through")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(again, "reindex", walk)
+        again.ensure_index()
     assert again.index_due == entries[-1][1] + CONFIG.index_interval_bytes
     filled(again, 20)
     again.trim()
