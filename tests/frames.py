@@ -13,6 +13,7 @@ from minilog.storage.memory import MemoryDirectory
 from minilog.storage.view import View
 
 SEED, BASE = 17, 100
+EPOCH = 2**32 - 1  # every bit of it, as of a flag that is looked for in the wrong place
 
 
 def single(
@@ -24,7 +25,7 @@ def single(
     headers: bytes = b"",
 ) -> bytes:
     """Return a frame of one record, but for its checksum."""
-    return f.encode_single(key, value, headers, offset, 1000 + offset, 1, 64, flags, origin)
+    return f.encode_single(key, value, headers, offset, 1000 + offset, EPOCH, 64, flags, origin)
 
 
 def columns(
@@ -35,13 +36,13 @@ def columns(
 ) -> bytes:
     """Return a frame of many records, but for its checksum."""
     batch = encode_batch(values, keys, None, None, 10**6, compression=compression)
-    context = f.context_of(1, 0, batch.flags, batch.codec)
+    context = f.context_of(EPOCH, 0, batch.flags, batch.codec)
     return encode_frame(batch, offset, 1000 + offset, context, 0, 0)[: -f.CRC_SIZE]
 
 
 def seal(offset: int) -> bytes:
     """Return the frame that ends a segment at an offset, but for its checksum."""
-    return f.encode_seal(f.Seal(offset, 0, 0, 1), 1, 0, 0, 0)[: -f.CRC_SIZE]
+    return f.encode_seal(f.Seal(offset, 0, 0, 1), EPOCH, 0, 0, 0)[: -f.CRC_SIZE]
 
 
 def in_place(frames: Sequence[bytes], position: int, seed: int = SEED) -> bytes:

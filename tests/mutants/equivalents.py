@@ -641,4 +641,45 @@ EQUIVALENTS: list[Equivalent] = [
         "it is asked for only of a segment whose seal has set it",
         ("self._sealed_count = 0", "self._sealed_count = 1"),
     ),
+    *same(
+        "reading",
+        "_read_from",
+        "where there is no room left, there is no frame either",
+        ("position < end[0]", "position <= end[0]"),
+    ),
+    *same(
+        "reading",
+        "_take_columns",
+        "a frame that was checked before it was decompressed is checked once more",
+        (
+            "frame is not kept or (is_part and known is not None)",
+            "is_part and known is not None",
+        ),
+    ),
+    *same(
+        "reading",
+        "_guess",
+        "reading looks at the offset of a frame as well, and then without a guess",
+        (
+            "prefix is None or prefix[2] != offset or prefix[6] & f.SEAL",
+            "prefix is None or prefix[6] & f.SEAL",
+        ),
+    ),
+    *same(
+        "reading",
+        "_guess",
+        "the look past damage finds what a guess has missed",
+        ("Found(guess, offset, prefix, True)", "Found(guess, offset, prefix, False)"),
+    ),
+    *same("reading", "offset_at", FIRST_ALONE, ("row + 1", "row + 2")),
+    *same(
+        "compaction",
+        "_Pass._fill",
+        "what stands behind the map of keys is copied as it is; to save is never wrong",
+        ("source.base_offset >= keys.end", "source.base_offset > keys.end"),
+        (
+            "writing.size_bytes + 4 * source.size_bytes > limit",
+            "writing.size_bytes + 4 * source.size_bytes >= limit",
+        ),
+    ),
 ]

@@ -666,3 +666,45 @@ def test_a_clock_that_steps_back_protects_nothing(tmp_path: Path) -> None:
             topic[0].append(b"%d" % number, key=b"k")
         clock.ms = 4000
         assert topic.compact().records_after == 1
+
+
+def test_tombstones_go_when_their_own_time_has_come(compacted: Any, clock: ManualClock) -> None:
+    """Those of one segment, though others were seen later."""
+    partition = compacted(min_cleanable_dirty_ratio=1.0)
+    for name in (b"a", b"b"):
+        partition.append(None, key=name)
+        partition.append(b"v" * 300, key=b"large " + name)  # which needs a segment of its own
+        topic_of(compacted).compact()
+        clock.advance(DAY_MS // 2)
+    tombstones = [key for _, key, value in pairs_of(partition) if value is None]
+    assert tombstones == [b"a", b"b"]
+    clock.advance(1)
+    compacted.broker().maintain()
+    tombstones = [key for _, key, value in pairs_of(partition) if value is None]
+    assert tombstones == [b"b"]
+
+
+def test_segments_are_put_together_only_as_far_as_they_fit(tmp_path: Path) -> None:
+    with Broker(tmp_path, maintenance_interval_ms=0) as broker:
+        topic = broker.create_topic("t", cleanup_policy="compact", segment_bytes=2048)
+        for number in range(300):
+            topic[0].append(b"v" * (number % 90), key=b"k%d" % (number if number % 3 else 0))
+        expected = pairs_of(topic[0])
+        topic.compact()
+        kept = {key: (offset, value) for offset, key, value in expected}
+        assert pairs_of(topic[0]) == sorted((o, key, value) for key, (o, value) in kept.items())
+        sizes = [path.stat().st_size for path in sorted((tmp_path / "t" / "0").glob("*.log"))]
+        assert max(sizes) <= 2048
+        assert sum(sizes) / len(sizes) > 1024  # and as far as that
+        topic[0].check()
+
+
+def test_records_without_a_key_are_superseded_by_nothing(compacted: Any) -> None:
+    partition = compacted(cleanup_policy="delete")
+    for number in range(40):
+        partition.append(b"%d" % number, key=b"k" if number % 4 == 0 else None)
+    topic = topic_of(compacted)
+    topic.configure(cleanup_policy="compact")
+    topic.compact()
+    keyless = [(number, None, b"%d" % number) for number in range(40) if number % 4]
+    assert pairs_of(partition) == sorted([*keyless, (36, b"k", b"36")])

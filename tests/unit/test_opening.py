@@ -320,6 +320,7 @@ def test_a_reader_follows_a_log_that_was_closed_and_is_written_again(directory: 
     _, mark = filled(directory, 3)
     reader = opened(directory, is_writable=False, mark=mark)
     assert (reader.end_offset, len(values_of(reader))) == (BASE + 3, 3)
+    assert not reader.segments()[-1].is_frozen
     writer = opened(directory, mark=mark, same_boot=True)
     writer.append_single(None, b"more", b"", 1000, 6000)
     reader.follow()
