@@ -682,4 +682,81 @@ EQUIVALENTS: list[Equivalent] = [
             "writing.size_bytes + 4 * source.size_bytes >= limit",
         ),
     ),
+    *same(
+        "runs",
+        "Make.of",
+        "one without a sequence has no producer, and then it is not asked for",
+        (
+            "sequence - prefix.offset if sequence >= 0 else 0",
+            "sequence - prefix.offset if sequence >= 0 else 1",
+        ),
+    ),
+    *same(
+        "runs",
+        "LateSingles._records",
+        "an empty value is decoded the longer way",
+        ("extent <= size - f.SINGLE_OVERHEAD", "extent < size - f.SINGLE_OVERHEAD"),
+    ),
+    *same(
+        "runs",
+        "_Window.have",
+        "a segment is read forwards",
+        (
+            "position < self.start or stop > self.start + len(self.chunk)",
+            "stop > self.start + len(self.chunk)",
+        ),
+    ),
+    *same(
+        "runs",
+        "_Window.have",
+        "behind the end is the seal, which is no record",
+        ("self.end - position", "self.end + position"),
+    ),
+    *same(
+        "runs",
+        "_columns",
+        "whether a frame is read in parts is for memory",
+        ("prefix.size > LARGE_FRAME", "prefix.size >= LARGE_FRAME"),
+    ),
+    *same(
+        "runs",
+        "_columns",
+        "it is asked once more, when it is decompressed",
+        (
+            "frame is not None and is_whole and frame.is_sound and prefix.codec",
+            "frame is not None and frame.is_sound and prefix.codec",
+        ),
+    ),
+    *same(
+        "runs",
+        "_singles",
+        CUT_FAILS,
+        (
+            "found != due or size < f.SINGLE_OVERHEAD or stop + 4 > len(chunk)",
+            "found != due or stop + 4 > len(chunk)",
+        ),
+        (
+            "found != due or size < f.SINGLE_OVERHEAD or stop + 4 > len(chunk)",
+            "found != due or size < f.SINGLE_OVERHEAD",
+        ),
+        ("stop + 4", "stop - 4"),
+    ),
+    *same(
+        "rewriting",
+        "Rewriting._write_gathered",
+        "the rest is covered by frames of its own",
+        ("stop - self._written.next_offset", "stop + self._written.next_offset"),
+    ),
+    *same(
+        "rewriting",
+        "Rewriting._write_batch",
+        "a frame without records is nobody's, and nobody asks it for an epoch",
+        ("0 if make is None else make.epoch", "1 if make is None else make.epoch"),
+    ),
+    *same(
+        "view",
+        "_plain_single",
+        "a frame that ends with its checksum has its size",
+        ("found != offset or size != len(frame) or kind", "found != offset or kind"),
+    ),
 ]

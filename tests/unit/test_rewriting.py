@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from minilog.config import TopicConfig
 from minilog.errors import CorruptionError
 from minilog.storage import format as f
-from minilog.storage import rewriting, runs, scan
+from minilog.storage import rewriting, runs, scan, swapping
 from minilog.storage.batch import encode_batch
 from minilog.storage.files import UNFINISHED, Directory, File, MapLimit
 from minilog.storage.index import Index
@@ -120,7 +121,7 @@ def test_runs_tile_the_offsets_and_the_bytes(sealed: Segment) -> None:
     assert size == sealed.tail[0] - f.HEADER_SIZE
 
 
-@pytest.mark.parametrize("chunk", [64, 200, 1000])
+@pytest.mark.parametrize("chunk", [16, 64, 200, 1000])
 @pytest.mark.parametrize("large", [100, 10**6])
 def test_runs_are_the_same_however_little_is_read_at_once(
     sealed: Segment, monkeypatch: pytest.MonkeyPatch, chunk: int, large: int
@@ -349,3 +350,173 @@ def test_one_that_is_given_up_leaves_no_file(directory: Directory, sealed: Segme
     assert directory.names() == before
     file: File = directory.open(f"{sealed.name}.log")
     assert file.size() == sealed.size_bytes
+
+
+def test_long_keys_count_as_long_values_do(directory: Directory) -> None:
+    make = runs.Make(0, 1, -1, -1, 0, 0)
+    writing = Rewriting(segment_in(directory), directory, 256, "none")
+    writing.add(runs.Columns([BASE], [1], [b"k" * 5000], [b"v" * 5000], None), make)
+    assert writing.size_bytes > 10_000
+
+
+def test_what_is_committed_says_nothing_of_its_transaction() -> None:
+    make = runs.Make(f.TRANSACTIONAL | f.APPEND_TIME, 1, 7, 1, 9, -BASE)
+    assert make.committed() == runs.Make(f.APPEND_TIME, 1, 7, 1, 0, -BASE)
+    assert make.committed().origin(BASE + 3) == f.Origin(7, 3, 1)
+
+
+@pytest.mark.parametrize("chunk", [256, 512])
+def test_little_is_read_twice(sealed: Segment, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(runs, "CHUNK", chunk)
+    file, sizes = sealed.open_file(), []
+
+    class Counting:
+        path = file.path
+
+        def read(self, position: int, size: int) -> bytes:
+            sizes.append(size)
+            return file.read(position, size)
+
+    monkeypatch.setattr(sealed, "open_file", Counting)
+    assert len(told(sealed)) == 43
+    assert sum(sizes) < 3 * sealed.tail[0]
+
+
+def test_a_frame_of_another_offset_behind_good_ones_is_damage(directory: Directory) -> None:
+    segment = segment_in(directory)
+    segment.create(BASE, 5000)
+    append(segment, b"k", b"v")
+    position, offset = segment.tail
+    frame = f.encode_single(b"k", b"v", b"", offset + 1, 1000, 2, 0)
+    frame += f.checksum(frame, segment.seed, position)
+    segment.region()[position : position + len(frame)] = frame
+    segment.tail = (position + f.aligned(len(frame)), offset + 1)
+    with pytest.raises(CorruptionError) as caught:
+        told(segment)
+    assert (caught.value.position, caught.value.offset) == (position, offset)
+
+
+def test_a_frame_that_is_not_what_it_says_is_damage(directory: Directory) -> None:
+    """Though its checksum is right."""
+    segment = segment_in(directory)
+    segment.create(BASE, 5000)
+    append_many(segment, [b"a", b"bc"])
+    position = f.HEADER_SIZE
+    frame = bytearray(segment.region()[position : segment.tail[0]])
+    size = int.from_bytes(frame[:4], "little")
+    frame[68] ^= 8  # bytes of the values
+    frame[size - 4 : size] = f.checksum(bytes(frame[: size - 4]), segment.seed, position)
+    segment.region()[position : segment.tail[0]] = bytes(frame)
+    with pytest.raises(CorruptionError):
+        told(segment)
+
+
+# ---------------------------------------------------------------- putting it for the old ones
+
+
+class FakeLog:
+    """A log as swapping sees it, which writes down what is done to it."""
+
+    def __init__(self, directory: Directory, has_sources: list[bool]) -> None:
+        self.directory = directory
+        self.done: list[str] = []
+        self._has_all = has_sources
+
+    def begin_segment(self, base_offset: int) -> Segment:
+        return segment_in(self.directory)
+
+    def has_all(self, segments: list[Segment]) -> bool:
+        return self._has_all.pop(0)
+
+    def sync_names(self) -> None:
+        self.done.append("sync names")
+
+    def replace(self, sources: list[Segment], written: Segment) -> None:
+        self.done.append("replace")
+        name = f"{written.name}.log"
+        self.directory.rename(name + UNFINISHED, name)
+
+    def forget_superseded(self) -> None:
+        self.done.append("forget")
+
+
+def swapped(directory: Directory, sealed: Segment, has_sources: list[bool], **host: Any) -> FakeLog:
+    log: Any = FakeLog(directory, has_sources)
+    host = {
+        "exclusive": contextlib.nullcontext(),
+        "check": lambda: log.done.append("check"),
+        "step": lambda size: log.done.append(f"step {size}"),
+        **host,
+    }
+    with swapping.rewriting(log, BASE, 256, "none") as writing:
+        for run in runs_of(sealed):
+            writing.add(run.where([True] * len(run.offsets)), run.make)
+        other = segment_in(directory)
+        other.take_over(64, f.Seal(sealed.next_offset, 1, 9000, 1), (0, -1), None)
+        sealed.last_append_ms = 12_000
+        swapping.swap(log, swapping.Host(**host), writing, [sealed, other], HEADER)
+    log.last_append_ms = writing.segment.last_append_ms
+    return log  # type: ignore[no-any-return]
+
+
+def left_in(directory: Directory) -> list[str]:
+    return [name for name in directory.names() if UNFINISHED in name]
+
+
+def test_names_are_synced_before_and_files_are_forgotten_behind_the_swap(
+    directory: Directory, sealed: Segment
+) -> None:
+    expected = told(sealed)
+    log: Any = swapped(directory, sealed, [True, True, True])
+    assert log.done == ["step 0", "sync names", "check", "replace", "forget"]
+    assert left_in(directory) == []
+    again = segment_in(directory)
+    assert again.load_seal()
+    assert told(again) == expected
+    assert again.last_append_ms == log.last_append_ms == 12_000
+    assert Index.open(directory, again.name, again.seed) is not None
+
+
+@pytest.mark.parametrize("has_sources", [[False, False], [True, False]])
+def test_what_was_deleted_meanwhile_is_not_put_back(
+    directory: Directory, sealed: Segment, has_sources: list[bool]
+) -> None:
+    before = directory.read(f"{sealed.name}.log")
+    log = swapped(directory, sealed, has_sources)
+    assert "replace" not in log.done
+    assert "forget" not in log.done
+    assert left_in(directory) == []
+    assert directory.read(f"{sealed.name}.log") == before
+
+
+def test_no_index_is_left_of_one_that_is_deleted_while_it_is_written(
+    directory: Directory, sealed: Segment
+) -> None:
+    swapped(directory, sealed, [True, True, False])
+    assert Index.open(directory, sealed.name, sealed.seed) is None
+
+
+@pytest.mark.parametrize("name", ["check", "step"])
+def test_who_swaps_may_end_it_before_anything_is_changed(
+    directory: Directory, sealed: Segment, name: str
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    before = directory.read(f"{sealed.name}.log")
+    with pytest.raises(ZeroDivisionError):
+        swapped(directory, sealed, [True, True, True], **{name: refuse})
+    assert left_in(directory) == []
+    assert directory.read(f"{sealed.name}.log") == before
+
+
+def test_why_it_ended_early_is_told_though_its_file_is_gone(directory: Directory) -> None:
+    log: Any = FakeLog(directory, [])
+
+    def write() -> None:
+        with swapping.rewriting(log, BASE, 256, "none"):
+            directory.unlink(f"{segment_in(directory).name}.log{UNFINISHED}")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
