@@ -520,3 +520,68 @@ def test_why_it_ended_early_is_told_though_its_file_is_gone(directory: Directory
 
     with pytest.raises(ZeroDivisionError):
         write()
+
+
+# ---------------------------------------------------------------- frames
+
+
+def columns_of(*offsets: int) -> runs.Columns:
+    count = len(offsets)
+    return runs.Columns(list(offsets), [1] * count, [b"k"] * count, [b"v"] * count, None)
+
+
+def test_neighbours_are_one_frame_without_deltas_wherever_their_offsets_are(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rewriting, "LARGEST_EXTENT", 150)  # less than twice the first offset
+    writing = Rewriting(segment_in(directory), directory, 256, "none")
+    make = runs.Make(0, 1, -1, -1, 0, 0)
+    writing.add(columns_of(BASE, BASE + 1), make)
+    writing.add(columns_of(BASE + 2, BASE + 3), make)
+    segment = writing.finish(HEADER, BASE + 4, 6000)
+    directory.rename(f"{segment.name}.log{UNFINISHED}", f"{segment.name}.log")
+    walked = scan.walk(segment.region(), f.HEADER_SIZE, BASE, segment.tail[0], segment.seed)
+    ((_, prefix),) = walked
+    assert (prefix.extent, prefix.flags & f.DELTAS) == (4, 0)
+
+
+def test_records_that_are_too_far_apart_are_not_one_frame(directory: Directory) -> None:
+    far = BASE + rewriting.LARGEST_EXTENT + 10
+    writing = Rewriting(segment_in(directory), directory, 256, "none")
+    make = runs.Make(0, 1, -1, -1, 0, 0)
+    writing.add(columns_of(BASE), make)
+    writing.add(columns_of(far), make)
+    segment = writing.finish(HEADER, far + rewriting.LARGEST_EXTENT, 6000)
+    directory.rename(f"{segment.name}.log{UNFINISHED}", f"{segment.name}.log")
+    assert [record[0] for record in told(segment)] == [BASE, far]
+    segment.check()
+
+
+@pytest.mark.parametrize("producer_id", [0, 7])
+def test_sequences_are_kept_where_records_before_them_went(
+    directory: Directory, producer_id: int
+) -> None:
+    writing = Rewriting(segment_in(directory), directory, 256, "none")
+    make = runs.Make(0, 1, producer_id, 1, 0, -BASE)
+    writing.add(columns_of(BASE + 5, BASE + 6), make)
+    segment = writing.finish(HEADER, BASE + 9, 6000)
+    directory.rename(f"{segment.name}.log{UNFINISHED}", f"{segment.name}.log")
+    assert [(record[0], record[7]) for record in told(segment)] == [(BASE + 5, 5), (BASE + 6, 6)]
+    walked = scan.walk(segment.region(), f.HEADER_SIZE, BASE, segment.tail[0], segment.seed)
+    assert [prefix.offset for _, prefix in walked] == [BASE, BASE + 5]
+
+
+def test_an_index_that_cannot_be_written_leaves_no_file(
+    directory: Directory, sealed: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment, writing = rewritten(directory, sealed, KEEPS["all"])
+    sealed.forget_index(unlink=True)
+    entries = list(writing._index.entries())
+
+    def fail(*names: str) -> None:
+        raise OSError
+
+    monkeypatch.setattr(directory, "rename", fail)
+    writing.write_index()
+    assert [name for name in directory.names() if "index" in name] == []
+    assert list(segment.view(0).entries.entries()) == entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from minilog.errors import CorruptionError
 from minilog.records import LATEST_TIMESTAMP
 from minilog.storage import format as f
 from minilog.storage.batch import encode_batch
-from minilog.storage.files import Directory, File, MapLimit
+from minilog.storage.files import Directory, DiskDirectory, File, MapLimit
 from minilog.storage.index import Index
 from minilog.storage.segment import Segment
 from minilog.storage.segment_files import CLOSED, Place
@@ -123,6 +124,51 @@ def test_a_seal_without_records_before_it_is_found(directory: Directory, segment
     assert again.load_seal()
     assert (again.tail, again.record_count) == ((f.HEADER_SIZE, BASE), 0)
     assert again.size_bytes == f.HEADER_SIZE + f.SEAL_SIZE
+
+
+def test_a_file_too_short_for_a_seal_has_none(tmp_path: Path) -> None:
+    directory = DiskDirectory(str(tmp_path))
+    segment = found(directory)
+    segment.create(BASE, 5000)
+    segment.seal()
+    (path,) = tmp_path.glob("*.log")
+    whole = path.read_bytes()
+    assert found(directory).load_seal()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        again = found(directory)
+        assert not again.load_seal()
+        assert again.tail == (f.HEADER_SIZE, BASE)
+
+
+def test_a_segment_that_cannot_be_made_leaves_no_file(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    segment = found(directory)
+    monkeypatch.setattr(segment, "write_header", fail)
+    with pytest.raises(OSError, match="no space"):
+        segment.create(BASE, 5000)
+    assert directory.names() == []
+    monkeypatch.undo()
+    segment.create(BASE, 5000)
+    assert (segment.last_append_ms, segment.began_ms()) == (5000, 5000)
+
+
+def test_its_size_has_its_seal_but_not_where_there_is_damage(segment: Segment) -> None:
+    append(segment, b"v")
+    position = segment.tail[0]
+    assert segment.size_bytes == position
+    assert segment.limit > position
+    other = found(segment.directory)
+    other.region()
+    append(other, b"v")
+    other.freeze(position, BASE + 9)
+    assert (other.size_bytes, other.record_count, other.limit) == (position, 9, CLOSED)
+    segment.seal()
+    assert segment.size_bytes == position + f.SEAL_SIZE
 
 
 def test_a_last_record_of_a_seal_s_size_is_no_seal(directory: Directory, segment: Segment) -> None:
@@ -237,9 +283,10 @@ def test_a_sealed_segment_is_opened_for_reading(directory: Directory, segment: S
     segment.seal()
     again = found(directory)
     assert again.load_seal()
-    region = again.region()
-    with pytest.raises(TypeError, match="for reading"):
-        region[0:1] = b"x"
+    reading = Segment(Place(directory, b"log", MapLimit(100), False), BASE, CONFIG, 1)
+    for region in (again.region(), reading.region()):
+        with pytest.raises(TypeError, match="for reading"):
+            region[0:1] = b"x"
 
 
 def test_a_look_is_at_the_present_map_and_reaches_its_end(segment: Segment) -> None:
@@ -438,6 +485,32 @@ def test_an_entry_is_trusted_only_where_its_frame_is_whole(
     segment.forget_index(unlink=True)
     start = again.trusted_start(same_boot)
     assert start == (f.HEADER_SIZE, BASE, f.NO_TIMESTAMP, f.HEADER_SIZE)
+
+
+def test_an_entry_that_leads_elsewhere_is_not_trusted(
+    directory: Directory, segment: Segment
+) -> None:
+    filled(segment, 20)
+    segment.trim()
+    *_, before, last = entries_in(directory, segment)
+    index = Index.open(directory, segment.name, segment.seed)
+    assert index is not None
+    index.append(last[0] + 2, last[1] + 80, 1000)  # a whole frame of another offset
+    index.flush()
+    assert found(directory).trusted_start(same_boot=True).position == last[1]
+    file = directory.open(f"{segment.name}.log", writable=True)
+    file.write(last[1], bytes(40))  # no frame at all
+    assert found(directory).trusted_start(same_boot=True).position == before[1]
+
+
+def test_a_look_at_a_whole_file_is_made_once(directory: Directory, segment: Segment) -> None:
+    filled(segment, 20)
+    segment.trim()
+    again = found(directory)
+    again.resume(segment.tail, 1000, 6000)
+    look = again.view(segment.tail[0])
+    assert len(look.region) == segment.tail[0]
+    assert again.view(segment.tail[0]) is look
 
 
 # ---------------------------------------------------------------- who wrote
