@@ -892,4 +892,24 @@ EQUIVALENTS: list[Equivalent] = [
             "f.HEADER_SIZE - self._config.index_interval_bytes",
         ),
     ),
+    *same(
+        "log",
+        "Log.append_marker",
+        "room for a seal is kept behind it, so that a byte more or less is there",
+        (
+            "f.SINGLE_OVERHEAD + f.LARGEST_EXTENSION + 1",
+            "f.SINGLE_OVERHEAD + f.LARGEST_EXTENSION - 1",
+        ),
+        (
+            "f.SINGLE_OVERHEAD + f.LARGEST_EXTENSION + 1",
+            "f.SINGLE_OVERHEAD + f.LARGEST_EXTENSION + 2",
+        ),
+    ),
+    *same(
+        "checksum",
+        "",
+        "both ways lead to the same function",
+        ("_extension() or _packaged()", "_extension() and _packaged()"),
+        ("_extension() or _packaged()", "_packaged()"),
+    ),
 ]

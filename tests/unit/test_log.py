@@ -14,6 +14,7 @@ from minilog.storage import format as f
 from minilog.storage import readable_log, scan
 from minilog.storage.batch import encode_batch
 from minilog.storage.files import Directory, DiskDirectory, MapLimit
+from minilog.storage.index import LARGEST_RELATIVE
 from minilog.storage.log import Log
 from minilog.storage.opening import Opening
 from minilog.storage.readable_log import LOOKS, End
@@ -96,6 +97,46 @@ def test_a_marker_does_not_move_the_time_of_its_segment(log: Log) -> None:
     prefix = list(walked)[-1][1]
     assert prefix.flags == f.CONTROL | f.EXTENDED | f.TRANSACTIONAL
     assert prefix.timestamp == 1000
+
+
+@pytest.mark.parametrize(("is_commit", "said"), [(True, b"C"), (False, b"A")])
+def test_a_marker_says_how_its_transaction_ended(log: Log, is_commit: bool, said: bytes) -> None:
+    log.append_marker(5, is_commit=is_commit, now_ms=9000)
+    assert log.largest_timestamp == 0  # there was none before it
+    (segment,) = log.segments()
+    frame = segment.region()[f.HEADER_SIZE : segment.tail[0]]
+    prefix = f.Prefix._make(f.PREFIX.unpack_from(frame))
+    assert f.decode_single(prefix, frame) == (None, said, ())
+    assert f.decode_origin(prefix, frame) == f.Origin(transaction=5)
+
+
+@pytest.mark.parametrize(("timestamp_type", "largest"), [("create", -1), ("append", 3000)])
+def test_append_time_does_not_step_back_over_a_roll(
+    log: Log, timestamp_type: str, largest: int
+) -> None:
+    log.reconfigure(CONFIG._replace(timestamp_type=timestamp_type))
+    append(log, b"v", timestamp=3000)
+    log.roll(6000)
+    assert log.largest_timestamp == largest
+
+
+def test_a_log_rolls_before_an_offset_is_too_far_from_the_first_of_its_segment(log: Log) -> None:
+    append(log, b"v")
+    (segment,) = log.segments()
+    segment.tail = (segment.tail[0], BASE + LARGEST_RELATIVE - 1)
+    append(log, b"v")
+    assert (log.writing, log.end_offset) == (segment, BASE + LARGEST_RELATIVE)
+    append(log, b"v")
+    assert log.writing.base_offset == BASE + LARGEST_RELATIVE
+
+
+def test_the_short_path_is_shown_the_last_segment_also_after_an_interrupt(log: Log) -> None:
+    append(log, b"v")
+    before = log.writing
+    log.roll(6000)
+    log.writing = before  # as a roll leaves it that was interrupted at its end
+    append(log, b"v")
+    assert log.writing is log.segments()[-1] is not before
 
 
 def test_a_log_rolls_when_its_segment_is_full_and_goes_on_where_it_was(log: Log) -> None:
