@@ -559,12 +559,6 @@ EQUIVALENTS: list[Equivalent] = [
         ),
     ),
     *same(
-        "indexed_segment",
-        "IndexedSegment.ensure_index",
-        "an index that is not open is opened at its next use",
-        ("self._index = self._open_index()", "pass"),
-    ),
-    *same(
         "opening",
         "open_segments",
         "a writer's epoch is set before it writes, and a reader writes nothing",

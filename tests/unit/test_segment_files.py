@@ -352,19 +352,6 @@ def test_an_index_made_anew_is_the_one_that_appending_made(
         )
 
 
-def test_an_index_that_was_forgotten_is_made_when_the_next_entry_is_due(
-    directory: Directory, segment: Segment
-) -> None:
-    filled(segment, 20)
-    segment.forget_index(unlink=True)
-    filled(segment, 20)
-    segment.trim()
-    entries = entries_in(directory, segment)
-    segment.forget_index(unlink=True)
-    segment.reindex()
-    assert entries == entries_in(directory, segment)
-
-
 def test_an_index_is_looked_for_anew_when_it_was_forgotten(segment: Segment) -> None:
     filled(segment)
     segment.trim()
