@@ -906,4 +906,49 @@ EQUIVALENTS: list[Equivalent] = [
         ("_extension() or _packaged()", "_extension() and _packaged()"),
         ("_extension() or _packaged()", "_packaged()"),
     ),
+    *same(
+        "log",
+        "Log.make_room",
+        "what would just fit is asked for as well",
+        ("end <= segment.limit", "end < segment.limit"),
+    ),
+    *same(
+        "log",
+        "Log.is_dirty",
+        "a roll makes names, which are synced when all before them is",
+        (
+            "self._durable_base < tail.base_offset or not self._names_are_synced",
+            "not self._names_are_synced",
+        ),
+    ),
+    *same(
+        "log",
+        "Log.drop_before",
+        "to know of less that is synced costs a sync, and no record",
+        (
+            "max(self._durable_base, kept.peekitem(0)[0])",
+            "min(self._durable_base, kept.peekitem(0)[0])",
+        ),
+    ),
+    *same(
+        "log",
+        "Log._take_in",
+        "there is no lower end that could be left out",
+        ("(True, False)", "(False, False)"),
+    ),
+    *same(
+        "indexed_segment",
+        "IndexedSegment.trusted_start",
+        "the entry before it is as good a start",
+        ("durable + 1", "durable - 1"),
+    ),
+    *same(
+        "indexed_segment",
+        "IndexedSegment.reindex",
+        "making an index does not ask what is synced",
+        (
+            "Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0)",
+            "Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 1)",
+        ),
+    ),
 ]

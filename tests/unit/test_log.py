@@ -18,6 +18,8 @@ from minilog.storage.index import LARGEST_RELATIVE
 from minilog.storage.log import Log
 from minilog.storage.opening import Opening
 from minilog.storage.readable_log import LOOKS, End
+from minilog.storage.rewriting import Rewriting
+from minilog.storage.runs import runs_of
 from minilog.storage.segment import Segment
 from minilog.testing import SimulatedDisk
 from minilog.testing.trace import SYNC, SYNC_NAMES, UNLINK
@@ -173,6 +175,7 @@ def test_a_sync_is_of_what_was_not_synced_and_no_more(disk: SimulatedDisk, log: 
     log.sync()
     done = kinds(disk, count)
     assert done.count((SYNC, "log")) == 3
+    assert done.count((SYNC, "index")) == done.count((SYNC, "timeindex")) == 2  # of the sealed
     assert [kind for kind, _ in done].count(SYNC_NAMES) == 1
     assert not log.is_dirty()
     append(log, b"v")
@@ -260,9 +263,9 @@ def test_all_can_be_dropped_when_the_end_was_left_behind(log: Log) -> None:
     assert log.has_records_in_tail
     log.leave_behind(end, 6000)
     assert not log.has_records_in_tail
-    count = len(log.segments())
+    segments = log.segments()
     log.leave_behind(end, 6000)
-    assert len(log.segments()) == count
+    assert log.segments() == segments  # an empty one is left as it is
     log.drop_before(end)
     assert (log.first_base, log.end_offset) == (end, end)
     assert append(log, b"again") == end
@@ -508,11 +511,47 @@ def test_a_reader_of_a_log_whose_end_is_gone_goes_on_with_what_a_writer_adds(
     assert values_from(reader, mark.next_offset) == [b"added"]
 
 
-def test_what_was_replaced_may_be_gone_already(log: Log) -> None:
+def test_what_was_replaced_may_be_gone_already(disk: SimulatedDisk, log: Log) -> None:
     filled(log, 2)
+    count = len(disk.operations)
+    log.forget_superseded()
+    assert kinds(disk, count) == []
     log._superseded.append(BASE + 1)
     log.forget_superseded()
     assert log._superseded == []
+    assert [kind for kind, _ in kinds(disk, count)] == [SYNC_NAMES]
+
+
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_a_replacement_that_was_interrupted_is_seen_if_it_was_done(
+    directory: Directory, log: Log, monkeypatch: pytest.MonkeyPatch, is_renamed: bool
+) -> None:
+    values = filled(log, 3)
+    sources = log.segments()[:2]
+    writing = Rewriting(log.begin_segment(BASE), directory, 256, "none")
+    for source in sources:
+        for run in runs_of(source):
+            writing.add(run.where([True] * len(run.offsets)), run.make)
+    end = sources[-1].next_offset
+    written = writing.finish(f.SegmentHeader(BASE, BASE, 5000, 1, cleaned_to=end), end, 6000)
+    rename = directory.rename
+
+    def interrupted(old: str, new: str) -> None:
+        if is_renamed:
+            rename(old, new)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log.directory, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log.replace(sources, written)
+    assert log.has_all([written]) == is_renamed
+    assert log.has_all(sources) == (not is_renamed)
+    assert values_from(log, BASE) == values
+    if is_renamed:
+        log.forget_superseded()
+        assert f"{sources[1].name}.log" not in directory.names()
+    log.check()
 
 
 def test_a_reader_keeps_what_it_has_where_files_are_gone(from_0: Directory) -> None:
