@@ -951,4 +951,19 @@ EQUIVALENTS: list[Equivalent] = [
             "Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 1)",
         ),
     ),
+    *same(
+        "opening",
+        "_without_superseded",
+        "a writer's epoch is set before it writes, and here nothing is written",
+        ("Segment(place, base, config, 0)", "Segment(place, base, config, 1)"),
+    ),
+    *same(
+        "compaction",
+        "_Pass.run",
+        "what is damaged is met when it is read, and raises the same",
+        (
+            "raise CorruptionError('it is damaged; nothing was compacted', path=segment.path)",
+            "pass",
+        ),
+    ),
 ]

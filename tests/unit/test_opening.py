@@ -302,10 +302,11 @@ def test_a_mark_that_is_older_than_the_log_costs_no_record(directory: Directory)
     assert values_of(again)[3:] == [b"more"]
 
 
+@pytest.mark.parametrize("count", [0, 3])
 def test_a_seal_that_was_there_at_the_close_and_has_changed_is_reported(
-    directory: Directory,
+    directory: Directory, count: int
 ) -> None:
-    log, _ = filled(directory, 3)
+    log, _ = filled(directory, count)
     last = log.segments()[-1]
     last.seal()
     mark = log.mark()
@@ -313,7 +314,7 @@ def test_a_seal_that_was_there_at_the_close_and_has_changed_is_reported(
     directory.open(f"{last.name}.log", writable=True).write(last.tail[0] + 20, b"x")
     again = opened(directory, mark=mark, same_boot=True)
     assert len(again.problems) == 1
-    assert again.end_offset == BASE + 3
+    assert again.end_offset == BASE + count
 
 
 def test_a_reader_follows_a_log_that_was_closed_and_is_written_again(directory: Directory) -> None:

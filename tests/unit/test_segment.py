@@ -11,7 +11,7 @@ from minilog.config import TopicConfig
 from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.batch import encode_batch
-from minilog.storage.files import Directory, MapLimit, Region
+from minilog.storage.files import Directory, FileRegion, MapLimit, Region
 from minilog.storage.index import LARGEST_RELATIVE, Index
 from minilog.storage.segment import FIRST_RESERVE, LARGE_WRITE, Segment
 from minilog.storage.segment_files import CLOSED, Place
@@ -218,6 +218,15 @@ def test_where_every_append_is_synced_no_page_is_touched() -> None:
     count = len(made.disk.operations)
     made.append(b"v")
     assert made.kinds_since(count) == [(RESERVE, FIRST_RESERVE), (WRITE, f.HEADER_SIZE)]
+
+
+def test_where_every_append_is_synced_nothing_is_stored_through_a_map() -> None:
+    for is_write_through in (False, True):
+        made = Made(LARGE, is_write_through=is_write_through)
+        assert made.segment.exists()
+        made.append(b"v")
+        for segment in (made.segment, made.again()):
+            assert isinstance(segment.region(), FileRegion) == is_write_through
 
 
 def test_a_large_frame_is_not_zeroed_before_it_is_written() -> None:
