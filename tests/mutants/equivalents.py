@@ -966,4 +966,14 @@ EQUIVALENTS: list[Equivalent] = [
             "pass",
         ),
     ),
+    *same(
+        "log",
+        "Log.sync",
+        "all but the last are sealed; an index that is not synced is made anew",
+        (
+            "segments[base].is_sealed or base < tail.base_offset",
+            "segments[base].is_sealed and base < tail.base_offset",
+        ),
+        ("segments[base].is_sealed or base < tail.base_offset", "base < tail.base_offset"),
+    ),
 ]
