@@ -28,7 +28,7 @@ LIMITS = (
     (resource.RLIMIT_CORE, 0),
 )
 CPU_S = 2.0  # of one test at least, and many times as long as it takes: a machine may be busy
-WALL_S = 45.0
+WALL_S = 120.0
 TIMES_AS_LONG = 10
 SILENT = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # a plugin is imported before
 QUIET = ("-p", "no:cacheprovider", "--tb=line", "--capture=sys", "-qq", *SILENT)
