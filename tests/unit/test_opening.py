@@ -394,3 +394,26 @@ def test_a_reader_of_a_log_that_ends_with_a_seal_knows_it(directory: Directory) 
     reader = opened(directory, is_writable=False, mark=mark)
     assert reader.segments()[-1].is_sealed
     assert len(values_of(reader)) == 3
+
+
+class Stale:
+    """A directory that shows a file once more when it is listed, which is gone."""
+
+    def __init__(self, directory: Directory, name: str) -> None:
+        self._directory = directory
+        self._gone = [name]
+
+    def names(self) -> list[str]:
+        gone, self._gone = self._gone, []
+        return sorted([*self._directory.names(), *gone])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._directory, name)
+
+
+def test_a_reader_whose_last_segment_goes_as_it_opens_looks_again(directory: Directory) -> None:
+    filled(directory, 3)
+    stale: Any = Stale(directory, f"{BASE + 3:020d}.log")
+    reader = opened(stale, is_writable=False)
+    assert len(values_of(reader)) == 3
+    assert [segment.base_offset for segment in reader.segments()] == [BASE]

@@ -16,7 +16,7 @@ from minilog.storage.batch import encode_batch
 from minilog.storage.files import Directory, DiskDirectory, File, MapLimit
 from minilog.storage.index import Index
 from minilog.storage.segment import Segment
-from minilog.storage.segment_files import CLOSED, Place
+from minilog.storage.segment_files import CLOSED, Place, missing_path
 from minilog.testing import SimulatedDisk
 from minilog.testing.trace import UNLINK
 
@@ -523,3 +523,27 @@ def test_who_wrote_is_told_of_each_frame_that_says_it(segment: Segment) -> None:
         assert list(segment.origins(lowest)) == [each for each in expected if each[1] >= lowest]
     segment.seal()
     assert list(segment.origins(0)) == expected
+
+
+def test_a_frame_that_is_not_what_it_says_does_not_say_who_wrote_it(segment: Segment) -> None:
+    """Though its checksum is right."""
+    append_many(segment, [b"a", b"bc"], f.Origin(7, 0, 1))
+    assert len(list(segment.origins(BASE))) == 1
+    position, end = f.HEADER_SIZE, segment.tail[0]
+    frame = bytearray(segment.region()[position:end])
+    size = int.from_bytes(frame[:4], "little")
+    frame[68] ^= 8  # bytes of the values
+    frame[size - 4 : size] = f.checksum(bytes(frame[: size - 4]), segment.seed, position)
+    segment.region()[position:end] = bytes(frame)
+    assert list(segment.origins(BASE)) == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "is_base", "name"),
+    [(7, True, f"{7:020d}.log"), (0, False, f"{0:020d}.log"), (7, False, "")],
+)
+def test_what_is_missing_is_named_where_its_name_is_known(
+    directory: Directory, offset: int, is_base: bool, name: str
+) -> None:
+    path = f"{directory.path}/{name}" if name else directory.path
+    assert missing_path(directory, offset, is_base=is_base) == path
