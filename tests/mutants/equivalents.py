@@ -976,4 +976,30 @@ EQUIVALENTS: list[Equivalent] = [
         ),
         ("segments[base].is_sealed or base < tail.base_offset", "base < tail.base_offset"),
     ),
+    *same(
+        "codecs",
+        "",
+        "a limit of our own, which another would do for",
+        ("64 * 1024", "65 * 1024"),
+        ("64 * 1024", "64 * 1025"),
+        ("64 * 1024 * 1024", "64 * 1024 * 1025"),
+    ),
+    *same(
+        "codecs",
+        "_gzip.unpack",
+        "zlib reaches the end with the last byte; this is for one that does not",
+        (
+            "body += unpacker.decompress(unpacker.unconsumed_tail, 1)",
+            "body -= unpacker.decompress(unpacker.unconsumed_tail, 1)",
+        ),
+    ),
+    *same(
+        "codecs",
+        "_zstd.unpack",
+        "zstd reaches the end with the last byte; this is for one that does not",
+        (
+            "unpacker.decompress(b'', max_length=1)",
+            "unpacker.decompress(b'', max_length=2)",
+        ),
+    ),
 ]
