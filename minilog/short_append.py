@@ -148,9 +148,8 @@ class ShortAppend(Appending):
             position, offset = tail.tail
             if producer_id >= 0:
                 identity, sequences = source.identity, self._sequences
-                if sequences is None or identity.is_fenced:  # type: ignore[union-attr]
-                    return None
-                if identity.is_in_transaction and not transaction:  # type: ignore[union-attr]
+                is_busy = identity.is_in_transaction and not transaction  # type: ignore[union-attr]
+                if sequences is None or is_busy or identity.is_fenced:  # type: ignore[union-attr]
                     return None
                 run = sequences.latest(producer_id)
                 if run is None or self._sequences is not sequences:
