@@ -57,11 +57,16 @@ class IndexedSegment(SegmentFiles):
         Any thread may ask; what the writer maps is looked at where it is there, else the file is
         mapped anew, which the writer never sees.
         """
+        layout = self.layout  # before the region
         view, region = self.look, self.mapped
         if self._place.is_write_through:
             region = None  # reading by map is faster than through that
         is_mapped = region is not None and len(region) >= end
-        if view is not None and (view.region is region if is_mapped else len(view.region) >= end):
+        if view is not None and (
+            view.region is region
+            if is_mapped
+            else view.layout == layout and len(view.region) >= end
+        ):
             return view  # not an older map though it is large enough: memory grows by copying
         if not is_mapped:
             region = self._mapped(self._map_to_read)
@@ -69,7 +74,7 @@ class IndexedSegment(SegmentFiles):
         index = self._index
         if index is None:
             index = self._index = self._open_index()
-        view = self.look = View(region, index, self.base_offset, self.seed, self.path)
+        view = self.look = View(region, index, self.base_offset, self.seed, self.path, layout)
         return view
 
     # ------------------------------------------------------------ index

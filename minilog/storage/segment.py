@@ -131,6 +131,7 @@ class Segment(IndexedSegment):
         file = self.writable_file()
         file.reserve(size)
         self.mapped = self._mapped_file(file, size)
+        self.layout += 1  # behind the map: who has looked between the two looks again
         self._file = file
         self.look = None
 
@@ -190,6 +191,7 @@ class Segment(IndexedSegment):
             file.trim(end)
         elif size < end:  # nothing could be reserved, so the last frame lacks its padding
             file.write(size, ZEROS[: end - size])
+        self.layout += 1
 
     def sync(self) -> None:
         """Return when everything up to the present tail is on the disk."""

@@ -88,6 +88,7 @@ class SegmentFiles:
         self._file: File | None = None
         self._index: Index | None = None
         self.look: View | None = None  # the last view of it
+        self.layout = 0  # another when bytes may have moved: memory grows, and is cut, by copying
         self.reconfigure(config)
 
     @property

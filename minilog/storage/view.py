@@ -72,12 +72,28 @@ class Remembered:
 class View:
     """What reading a segment needs."""
 
-    __slots__ = ("base_offset", "entries", "path", "region", "remembered", "seed", "stride")
+    __slots__ = (
+        "base_offset",
+        "entries",
+        "layout",
+        "path",
+        "region",
+        "remembered",
+        "seed",
+        "stride",
+    )
 
     def __init__(
-        self, region: Region, entries: Index, base_offset: int, seed: int, path: str
+        self,
+        region: Region,
+        entries: Index,
+        base_offset: int,
+        seed: int,
+        path: str,
+        layout: int = 0,
     ) -> None:
         self.region = region
+        self.layout = layout  # the segment's, when the region was taken
         self.entries = entries
         self.base_offset = base_offset
         self.seed = seed

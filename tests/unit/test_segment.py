@@ -13,6 +13,7 @@ from minilog.storage import scan
 from minilog.storage.batch import encode_batch
 from minilog.storage.files import Directory, FileRegion, MapLimit, Region
 from minilog.storage.index import LARGEST_RELATIVE, Index
+from minilog.storage.memory import MemoryDirectory
 from minilog.storage.segment import FIRST_RESERVE, LARGE_WRITE, Segment
 from minilog.storage.segment_files import CLOSED, Place
 from minilog.testing import SimulatedDisk
@@ -551,3 +552,23 @@ def test_a_segment_that_is_not_what_it_says_fails_its_check(change: str) -> None
         segment._sealed_count = 2
     with pytest.raises(AssertionError):
         segment.check()
+
+
+def test_look_of_a_reader_that_was_slow_is_not_looked_through_again() -> None:
+    """In memory a file grows, and is cut, by copying: an older map lacks what came after."""
+    directory = MemoryDirectory()
+    directory.make()
+    place = Place(directory, b"log", MapLimit(100), True, False)
+    segment = Segment(place, BASE, LARGE, 1)
+    segment.create(BASE, 5000)
+    segment.make_room(f.SINGLE_OVERHEAD + 5, 6000)
+    segment.append_single(None, b"first", b"", 1000, 6000)
+    slow = segment.view(segment.tail[0])
+    segment.make_room(2 * FIRST_RESERVE, 6000)  # it grows
+    segment.append_single(None, b"second", b"", 1000, 6000)
+    segment.look = slow  # as one does who began to look before, and comes back
+    segment.seal()
+    assert segment.view(segment.tail[0]) is not slow
+    assert b"second" in segment.view(segment.tail[0]).region[: segment.tail[0]]
+    sealed = segment.view(segment.tail[0])
+    assert segment.view(segment.tail[0]) is sealed
