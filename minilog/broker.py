@@ -301,7 +301,7 @@ class Broker(Waiters):
             partition.flush()
 
     def maintain(self) -> None:
-        """Do now what is due by the clock: sync, roll by age, expire, compact.
+        """Do now what is due by the clock: sync, roll by age, expire, compact, re-pack.
 
         What goes wrong with one partition is raised when the others are done.
         """

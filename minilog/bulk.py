@@ -104,7 +104,7 @@ class Bulk:
         self, partitions: Sequence[Partition], columns: list[Any], size: int
     ) -> bool:
         """Append what is in lists already, by its keys, about a batch for each partition at a time;
-        False where there is more to records than key and value. Gathering takes a sixth more."""
+        False where records have more than key and value. Gathering takes half as much again."""
         values, keys, headers, timestamps = columns
         count = len(partitions)
         if keys is None or headers is not None or timestamps is not None or len(values) < count:

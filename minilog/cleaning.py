@@ -158,7 +158,7 @@ class CleanedLog(SharedLog):
     def _repack(self, log: Log, step: Callable[[], None], *, is_asked: bool) -> None:
         """Write sealed segments of records that were appended one by one anew, as batches.
 
-        It takes about a second for a million records, so unless somebody asks for it, it is done
+        It takes a second or two for a million records, so unless somebody asks for it, it is done
         while nothing is appended: since the last look, and until it is done.
         """
         end = log.end_offset
