@@ -91,6 +91,10 @@ class Index:
     def __len__(self) -> int:
         return self._count + len(self._waiting)
 
+    def is_in(self, directory: Directory) -> bool:
+        """Say whether its files are, or would be, in a directory."""
+        return self._directory is directory
+
     def append(self, relative_offset: int, position: int, timestamp: int) -> None:
         """Add an entry; ``timestamp`` is the largest of all records before it.
 

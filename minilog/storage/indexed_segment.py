@@ -86,9 +86,11 @@ class IndexedSegment(SegmentFiles):
         """
         place = self._place
         index = Index.open(place.directory, self.name, self.seed)
-        if index is None:
-            index = Index(MemoryDirectory(), self.name, self.seed)
-            self.index_frames(index, Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0))
+        return self._index_in_memory() if index is None else index
+
+    def _index_in_memory(self) -> Index:
+        index = Index(MemoryDirectory(), self.name, self.seed)
+        self.index_frames(index, Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0))
         return index
 
     def forget_index(self, *, unlink: bool = False) -> None:
@@ -164,10 +166,21 @@ class IndexedSegment(SegmentFiles):
 
     def _go_without_index(self) -> None:
         """Have one in memory where there is no room for it: a read may have asked (I3). Half of
-        one, which is all there may be of it on the disk, would look like damage."""
+        one, which is all there may be of it on the disk, would look like damage; where it cannot
+        be unlinked now, ``trim_index`` does it."""
         with contextlib.suppress(OSError):
             self.forget_index(unlink=True)
-        self._index = self._open_index()
+        self.look = None
+        self._index = self._index_in_memory()
+
+    def trim_index(self, end: int) -> None:
+        """Cut the index to the frames before ``end``, where the segment is sealed or closed."""
+        index, directory = self._index, self._place.directory
+        assert index is not None
+        index.cut_behind(end - 1)  # an interrupted append left its entry
+        index.trim()
+        if not index.is_in(directory):
+            Index(directory, self.name, self.seed).remove()
 
     def reindex(self) -> None:
         """Make the index on the disk agree with a log that ends at the present tail.

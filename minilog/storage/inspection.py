@@ -128,7 +128,7 @@ def _inspect_segment(
     elif is_marked and mark is not None and not mark.is_sealed and mark.position != size:
         reason = f"the file has {size} bytes; it had {mark.position} when it was closed"
         problems.append(Problem(file.path, min(size, mark.position), end_offset, reason))
-    is_finished = walked.is_sealed or is_marked
+    is_finished = is_marked or (walked.is_sealed and not is_last)  # else a crash may be to blame
     problems += _inspect_index(directory, base, seed, walked, is_finished=is_finished)
     return walked
 
@@ -208,21 +208,28 @@ def _inspect_index(
 ) -> Iterator[Problem]:
     """Say where an index disagrees with its log; it will be done without, or made anew.
 
-    That of a log that is not closed has reserve behind its entries.
+    That of a log that is not closed has reserve behind its entries, and what was written of it
+    last may be in one of the files only: opening makes it anew.
     """
     name = log_name(base)
     path = f"{directory.path}/{name}.index"
     index = Index.open(directory, name, seed)
     if index is None:
         names = directory.names()
-        if f"{name}.index" in names or f"{name}.timeindex" in names:
+        if is_finished and (f"{name}.index" in names or f"{name}.timeindex" in names):
             yield Problem(path, 0, None, "one of the two index files is missing")
         return
     sizes = {directory.open(f"{name}.index").size(), directory.open(f"{name}.timeindex").size() / 2}
     if is_finished and sizes != {len(index) * 8}:
         yield Problem(path, len(index) * 8, None, "the index files are not as large as they were")
+    wrong = {}
     for number, (relative, position, largest) in enumerate(index.entries()):
         offset, smallest = walked.frames.get(position, (-1, 0))
         if offset != base + relative or largest < smallest:
-            reason = "an index entry disagrees with the log; it will be done without"
-            yield Problem(path, number * 8, base + relative, reason)
+            wrong[number] = base + relative
+    last = len(index) - 1
+    while not is_finished and wrong.pop(last, None) is not None:
+        last -= 1
+    for number, offset in wrong.items():
+        reason = "an index entry disagrees with the log; it will be done without"
+        yield Problem(path, number * 8, offset, reason)

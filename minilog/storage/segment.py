@@ -154,9 +154,7 @@ class Segment(IndexedSegment):
         try:
             self.region()[position:end] = frame
             self._give_back(end)
-            assert self._index is not None
-            self._index.cut_behind(position - 1)  # an interrupted append left its entry
-            self._index.trim()
+            self.trim_index(position)
         except OSError:
             self._wipe(position)
             raise
@@ -176,9 +174,7 @@ class Segment(IndexedSegment):
         """Give the reserve back, before the log is closed."""
         if not self.is_sealed:
             self._give_back(self.tail[0])
-            assert self._index is not None
-            self._index.cut_behind(self.tail[0] - 1)
-            self._index.trim()
+            self.trim_index(self.tail[0])
 
     def _give_back(self, end: int) -> None:
         # The map goes first: nobody may store behind what the file still has.

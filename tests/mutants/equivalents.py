@@ -246,13 +246,6 @@ EQUIVALENTS: list[Equivalent] = [
     ),
     *same(
         "segment",
-        "Segment.seal",
-        EVERY_8,
-        ("position - 1", "position - 2"),
-    ),
-    *same("segment", "Segment.trim", EVERY_8, ("self.tail[0] - 1", "self.tail[0] - 2")),
-    *same(
-        "segment",
         "Segment._give_back",
         "less than a header is as little as nothing",
         ("self._filled = 0", "self._filled = 1"),
@@ -549,9 +542,10 @@ EQUIVALENTS: list[Equivalent] = [
         "they ascend as they did",
         ("relative << 32", "relative << 33"),
     ),
+    *same("indexed_segment", "IndexedSegment.trim_index", EVERY_8, ("end - 1", "end - 2")),
     *same(
         "indexed_segment",
-        "IndexedSegment._open_index",
+        "IndexedSegment._index_in_memory",
         "making an index does not ask what is synced",
         (
             "Start(f.HEADER_SIZE, self.base_offset, f.NO_TIMESTAMP, 0)",

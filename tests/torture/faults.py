@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,19 +134,33 @@ def truth_of(workload: Workload, place: str) -> Truth:
 
 def attempt(step: Step, session: Session) -> tuple[Any, BaseException | None]:
     """Take a step in a thread of its own, so that a lock that was left held shows."""
-    outcome: list[tuple[Any, BaseException | None]] = []
+    outcomes = attempt_all([step], session)
+    return outcomes[0]
+
+
+def attempt_all(
+    steps: Sequence[Step], session: Session, after: Callable[[], object] | None = None
+) -> list[tuple[Any, BaseException | None]]:
+    """Take steps in one thread of their own until one fails; return what came of each. Looking
+    at the log ``after`` each belongs to what came of it."""
+    outcomes: list[tuple[Any, BaseException | None]] = []
+    is_done = threading.Event()
 
     def run() -> None:
-        try:
-            outcome.append((step(session), None))
-        except BaseException as error:
-            outcome.append((None, error))
+        for step in steps:
+            try:
+                result = step(session)
+                outcomes.append((result if after is None else (result, after()), None))
+            except BaseException as error:
+                outcomes.append((None, error))
+                break
+        is_done.set()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(STUCK_S)
-    assert outcome, "a lock is stuck"
-    return outcome[0]
+    assert is_done.wait(STUCK_S), "a lock is stuck"
+    thread.join()
+    return outcomes
 
 
 def is_planned(error: BaseException | None) -> bool:
@@ -172,9 +186,9 @@ class Run:
         """Run the workload into the fault, and on when the cause is gone."""
         session = self._session
         session.disk.arm(self.case.plan)
-        for number, step in enumerate(self._workload.steps):
-            result, error = attempt(step, session)
-            self.fault_count = session.disk.fault_count
+        outcomes = attempt_all(self._workload.steps, session)
+        self.fault_count = session.disk.fault_count
+        for number, (result, error) in enumerate(outcomes):
             if error is not None:
                 self._recover(number, error)
                 self._go_on(number + 1)
@@ -246,15 +260,16 @@ class Run:
             session.open_reader()
 
     def _go_on(self, number: int) -> None:
-        steps = self._workload.steps
-        for later in range(number, len(steps)):
-            result, error = attempt(steps[later], self._session)
+        session, view = self._session, self._workload.view
+        outcomes = attempt_all(
+            self._workload.steps[number:], session, lambda: state_of(session, view)
+        )
+        for later, (found, error) in enumerate(outcomes, number):
             if error is not None:
                 raise AssertionError(f"step {later} after the fault: {error!r}") from error
+            result, state = found
             assert result == self._truth.results[later], f"step {later} returned {result}"
-            assert state_of(self._session, self._workload.view) == self._truth.states[later + 1], (
-                f"step {later}"
-            )
+            assert state == self._truth.states[later + 1], f"step {later}"
 
     def _finish(self) -> None:
         """What was closed opens as it was closed, is whole, and takes records."""

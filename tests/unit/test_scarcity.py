@@ -112,6 +112,68 @@ def test_an_index_that_finds_no_room_is_done_without(
         assert values_of(broker.topic("t")[0]) == [*filled, b"more"]
 
 
+def test_half_an_index_that_could_not_be_unlinked_goes_when_its_log_is_closed(
+    tmp_path: Path, filled: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = max((tmp_path / "t/0").glob("*.log"))
+    for each in (".index", ".timeindex"):
+        last.with_suffix(each).unlink()
+    left = fail_once(monkeypatch, DiskDirectory, "create", errno.EDQUOT, ".timeindex")
+    left_too = fail_once(monkeypatch, DiskDirectory, "unlink", errno.EDQUOT, ".index")
+    with Broker(tmp_path, clock=ManualClock()) as broker:
+        partition = broker.topic("t")[0]
+        assert values_of(partition) == filled
+        assert not left
+        assert not left_too
+        assert last.with_suffix(".index").exists()
+        assert [partition.read(offset)[0].value for offset in range(COUNT)] == filled
+    assert not last.with_suffix(".index").exists()
+    assert verify(tmp_path).ok, str(verify(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("owner", "operation", "of", "zeroed"),
+    [
+        (DiskDirectory, "create", ".timeindex", None),
+        (DiskFile, "sync", ".log", -16),
+        (DiskFile, "sync", ".log", 0),
+    ],
+    ids=["only one of its files", "the last entry in one of them", "the first, which is damage"],
+)
+def test_half_of_what_a_close_that_failed_wrote_of_an_index_is_no_damage(
+    tmp_path: Path,
+    filled: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    operation: str,
+    of: str,
+    zeroed: int | None,
+) -> None:
+    """Nobody has been told that the log is closed, and its next opening makes the index anew."""
+    broker = Broker(tmp_path, clock=ManualClock())
+    partition = broker.topic("t")[0]
+    for number in range(12):
+        partition.append(b"%03d" % number * 60)
+    left = fail_once(monkeypatch, owner, operation, errno.EDQUOT, of)
+    with pytest.raises(SyncFailedError):
+        broker.close()
+    assert not left
+    file = max((tmp_path / "t/0").glob("*.log")).with_suffix(".timeindex")
+    if zeroed is None:
+        assert file.with_suffix(".index").exists()
+        assert not file.exists()
+    else:
+        data = bytearray(file.read_bytes())
+        assert len(data) >= 32
+        start = zeroed % len(data)
+        data[start : start + 16] = bytes(16)
+        file.write_bytes(data)
+    assert verify(tmp_path).ok == (zeroed != 0), str(verify(tmp_path))
+    with Broker(tmp_path, clock=ManualClock()) as again:
+        assert len(values_of(again.topic("t")[0])) == COUNT + 12
+    assert verify(tmp_path).ok, str(verify(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("operation", "of"),
     [
