@@ -53,7 +53,7 @@ from minilog.reports import RecoveryReport, VerifyReport
 from minilog.topic import Topic
 from minilog.verify import verify
 
-__version__ = "0.2.0"
+__version__ = "0.2.1"
 
 __all__ = [
     "Broker",

@@ -80,8 +80,6 @@ class Rows(Protocol):
 
 Part = tuple[str, int, Rows]
 
-_new = object.__new__
-
 ROWS_AT_ONCE = 1024  # how many records iteration decodes ahead: bounds memory, costs nothing
 
 
@@ -133,14 +131,11 @@ class Records(Sequence[Record]):
     building records; that is the fast face.
     """
 
-    __slots__ = ("_len", "_next_offset", "_only", "_parts")
-
-    _only: Record | None
+    __slots__ = ("_len", "_next_offset", "_parts")
 
     def __init__(self, parts: Iterable[Part] = (), next_offset: int | None = None) -> None:
-        self._parts: tuple[Part, ...] | None = tuple(parts)
+        self._parts: tuple[Part, ...] = tuple(parts)
         self._next_offset = next_offset
-        self._only = None
         self._len = 0
         for part in self._parts:
             self._len += len(part[2])
@@ -161,23 +156,11 @@ class Records(Sequence[Record]):
                 piece = rows.cut(start, min(start + ROWS_AT_ONCE, count))
                 yield from _build(topic, partition, piece)
 
-    @classmethod
-    def of_one(cls, record: Record) -> Records:
-        """Return one record that is there already: a third of what decoding it late costs."""
-        records = _new(cls)
-        records._parts = None
-        records._next_offset = None
-        records._only = record
-        records._len = 1
-        return records
-
     @overload
     def __getitem__(self, index: int) -> Record: ...
     @overload
     def __getitem__(self, index: slice) -> Records: ...
     def __getitem__(self, index: int | slice) -> Record | Records:
-        if index == 0 and self._only is not None:
-            return self._only
         if isinstance(index, slice):
             return self._slice(index)
         number = operator.index(index)
@@ -239,10 +222,6 @@ class Records(Sequence[Record]):
     @property
     def parts(self) -> tuple[Part, ...]:
         """The columns by topic and partition, as they came from the log."""
-        if self._parts is None:
-            assert self._only is not None
-            topic, partition = self._only[:2]
-            self._parts = ((topic, partition, OneRow(self._only)),)
         return self._parts
 
     def __eq__(self, other: object) -> bool:
@@ -262,6 +241,31 @@ class Records(Sequence[Record]):
             f"<Records: {self._len} of {', '.join(names)}, "
             f"offset {first.offset} first, {last.offset} last>"
         )
+
+
+class OneRecord(Records):
+    """One record that is there already: a third of what decoding it late costs.
+
+    Whoever makes one sets ``record``, and nothing else.
+    """
+
+    __slots__ = ("record",)
+
+    record: Record
+    _next_offset = None
+    _len = 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.record if index == 0 else super().__getitem__(index)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The record as a column of one."""
+        topic, partition = self.record[:2]
+        return ((topic, partition, OneRow(self.record)),)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Records, (self.parts,)
 
 
 def _build(topic: str, partition: int, rows: Rows) -> Iterator[Record]:

@@ -10,7 +10,7 @@ from minilog.storage.columns import ColumnsFrame
 from minilog.storage.files import MappedRegion
 from minilog.storage.index import Index
 from minilog.storage.memory import MemoryDirectory
-from minilog.storage.view import View
+from minilog.storage.view import Stride, View
 
 SEED, BASE = 17, 100
 EPOCH = 2**32 - 1  # every bit of it, as of a flag that is looked for in the wrong place
@@ -65,6 +65,12 @@ def view_of(frames: Sequence[bytes], *, room: int = 0) -> View:
 def step_of(frame: bytes) -> int:
     """Return how far it is from a frame to the next."""
     return f.aligned(len(frame) + f.CRC_SIZE)
+
+
+def stride_of(position: int, offset: int, step: int, size: int) -> Stride:
+    """Return the stride of frames without keys that lie so."""
+    prefix = f.Prefix(size, -1, offset, 0, 0, 0, 0, 0, 0)
+    return Stride.of(prefix, position)._replace(step=step)
 
 
 def frame_at(view: View, position: int) -> ColumnsFrame:

@@ -20,6 +20,7 @@ import mmap
 import os
 import stat
 from collections.abc import Sequence
+from functools import cache
 from io import FileIO
 
 from minilog.errors import LockedError, StorageError
@@ -433,10 +434,15 @@ def _open_lock(path: str, _: int) -> int:
 def boot_id() -> str:
     """Return what names this running of the machine: the page cache lives as long. Or ``""``."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
+        return _read_boot_id()
     except OSError:
         return ""
+
+
+@cache  # a process runs in one boot; not kept where it fails
+def _read_boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def disk_directory(path: PathLike) -> DiskDirectory:

@@ -76,13 +76,17 @@ This module refuses to know files, segments and time.
 from __future__ import annotations
 
 import re
+from functools import cache
 from struct import Struct
 from struct import error as StructError
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minilog.errors import CorruptionError, InvalidRecordError, UnsupportedFormatError
 from minilog.records import Headers
 from minilog.storage.checksum import crc32c
+
+if TYPE_CHECKING:
+    from json import JSONEncoder
 
 FORMAT = 2
 CODECS = 3  # the largest number of one
@@ -401,7 +405,7 @@ def decode_document(data: bytes, path: str) -> dict[str, Any]:
         raise unsupported(path, version)
     # As it was written, byte for byte, but for line breaks: rendering these too is eight times as
     # slow, and it is most of opening a log.
-    compact = json.dumps(content, separators=(",", ": ")).encode()
+    compact = _encoder(is_sorted=False).encode(content).encode()
     is_as_written = data.endswith(b"\n}\n") and compact == BREAK.sub(b"", data)
     found = content.pop("crc32c", None)
     if not is_as_written or found != crc32c(_canonical(content)):
@@ -420,6 +424,12 @@ def unsupported(path: str, version: int) -> UnsupportedFormatError:
 
 
 def _canonical(content: dict[str, Any]) -> bytes:
-    import json
+    return _encoder(is_sorted=True).encode(content).encode()
 
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+@cache
+def _encoder(*, is_sorted: bool) -> JSONEncoder:
+    from json import JSONEncoder
+
+    separators = (",", ":") if is_sorted else (",", ": ")
+    return JSONEncoder(sort_keys=is_sorted, separators=separators)

@@ -72,21 +72,21 @@ class Index:
         """Return the index that is on the disk; None when its files are missing."""
         index = cls(directory, name, seed)
         try:
-            sizes = [directory.open(file_name).size() for file_name in index._names]
+            files = [directory.open(file_name) for file_name in index._names]
         except FileNotFoundError:
             return None
         # A crash may have left one with more reserve than the other.
-        count = min(sizes[0] // ENTRY.size, sizes[1] // TIME_ENTRY.size)
-        index._count = count
-        index._skip_reserve()
+        index._count = min(files[0].size() // ENTRY.size, files[1].size() // TIME_ENTRY.size)
+        if index._count:
+            index._looks = Maps.of(files, 0)
+            index._skip_reserve()
         return index
 
     def _skip_reserve(self) -> None:
         """Leave out the zeros a writer has reserved behind its entries."""
-        if self._count:
-            words = self._readable(self._count).words
-            if not words[self._count - 1]:
-                self._count = bisect_left(range(self._count), True, key=lambda n: not words[n])
+        words = self._readable(self._count).words
+        if not words[self._count - 1]:
+            self._count = bisect_left(range(self._count), True, key=lambda n: not words[n])
 
     def __len__(self) -> int:
         return self._count + len(self._waiting)

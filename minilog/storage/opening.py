@@ -61,15 +61,20 @@ class Found(NamedTuple):
 
 def bases_in(directory: Directory) -> list[int]:
     """Return the base offsets of the segments that are there, in order."""
-    matches = map(SEGMENT_FILE.fullmatch, directory.names())
+    return _bases_among(directory.names())
+
+
+def _bases_among(names: list[str]) -> list[int]:
+    matches = map(SEGMENT_FILE.fullmatch, names)
     return sorted(int(match[1]) for match in matches if match)
 
 
 def open_segments(place: Place, config: TopicConfig, opening: Opening) -> Found:
     """Return the segments, resumed; CorruptionError when there are none."""
-    bases = bases_in(place.directory)
+    names = place.directory.names()
+    bases = _bases_among(names)
     if opening.is_writable:
-        bases = _without_leftovers(place, config, bases, opening)
+        bases = _without_leftovers(place, config, names, bases, opening)
     segments = [Segment(place, base, config, 0) for base in bases]
     if not segments:
         raise CorruptionError(
@@ -86,13 +91,13 @@ def open_segments(place: Place, config: TopicConfig, opening: Opening) -> Found:
 
 
 def _without_leftovers(
-    place: Place, config: TopicConfig, bases: list[int], opening: Opening
+    place: Place, config: TopicConfig, names: list[str], bases: list[int], opening: Opening
 ) -> list[int]:
     """Remove what a crash left in the middle of a compaction or a deletion: a file half
     written, segments that another was put for or that were dropped, indexes of none or by
     halves. A crash may bring back any of those that were dropped, which is no gap."""
     directory = place.directory
-    for name in filter(UNFINISHED_FILE.fullmatch, directory.names()):
+    for name in filter(UNFINISHED_FILE.fullmatch, names):
         directory.unlink(name)
     if opening.mark is not None:
         return bases

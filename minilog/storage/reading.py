@@ -230,7 +230,8 @@ def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> Fo
     """
     stride = view.stride
     if may_guess and stride is not None:
-        place = _guess(view, stride, offset, end[0])
+        guess = stride.position + (offset - stride.offset) * stride.step
+        place = _guess(view, guess, offset, end[0])
         if place is not None:
             return place
     region = view.region
@@ -247,10 +248,9 @@ def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> Fo
         step = (prefix[0] + 7) & -8
         if is_single and may_guess and offset - due > 1:
             may_guess = False
-            stride = Stride(position, due, step, prefix[0])
-            place = _guess(view, stride, offset, end[0])
+            place = _guess(view, position + (offset - due) * step, offset, end[0])
             if place is not None:
-                view.stride = stride
+                view.stride = Stride.of(prefix, position)
                 return place
         position += step
         due = following
@@ -258,9 +258,8 @@ def _locate(view: View, offset: int, end: Tail, *, may_guess: bool = True) -> Fo
     return Found(position, due, None, False)
 
 
-def _guess(view: View, stride: Stride, offset: int, end: int) -> Found | None:
+def _guess(view: View, guess: int, offset: int, end: int) -> Found | None:
     """Return the frame of ``offset`` if it is where frames of one size would have it."""
-    guess = stride.position + (offset - stride.offset) * stride.step
     if not f.HEADER_SIZE <= guess < end:
         return None
     prefix = scan.prefix_at(view.region, guess, end)

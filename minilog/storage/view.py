@@ -11,7 +11,9 @@ This module refuses to know how a frame is searched, and what damage is.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import NamedTuple
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, NamedTuple
 
 from minilog.storage import format as f
 from minilog.storage.checksum import crc32c
@@ -23,15 +25,28 @@ REMEMBERED_FRAMES = 4096
 HOPS_BYTES = 8 * 1024  # about two index entries apart, as the default interval is
 
 Tail = tuple[int, int]
+Unpack = Callable[[bytes], tuple[Any, ...]]
 
 
 class Stride(NamedTuple):
-    """Frames of one record that are all of one size, as far as was seen."""
+    """Frames of one record that are all of one size, as far as was seen, and how the first of them
+    is taken to pieces."""
 
     position: int
     offset: int
     step: int
     size: int
+    extent: int
+    unpack: Unpack
+
+    @classmethod
+    def of(cls, prefix: f.Prefix, position: int) -> Stride:
+        """Return the stride of a frame and those behind it that are as large."""
+        size, extent = prefix[:2]
+        key = max(extent, 0)
+        value = size - f.SINGLE_OVERHEAD - key
+        unpack = Struct(f"{f.PLAIN_PREFIX.format}{key}s{value}s{f.CRC_SIZE}x").unpack
+        return cls(position, prefix[2], (size + 7) & -8, size, extent, unpack)
 
 
 class Remembered:
@@ -124,12 +139,17 @@ class View:
                 return found.plain_row(offset - found.first_offset)  # type: ignore[union-attr]
         stride = self.stride
         if stride is not None:
-            start, first, step, size = stride
+            start, first, step, size, extent, unpack = stride
             position = start + (offset - first) * step
             if position >= f.HEADER_SIZE:
                 frame = self.region[position : position + size]
                 if len(frame) == size and crc32c(frame, self.seed ^ position) == f.WHOLE:
-                    return _plain_single(frame, offset)
+                    length, middle, found, timestamp, kind, key, value = unpack(frame)
+                    if middle != extent:  # as large, but the key is not
+                        return _plain_single(frame, offset)
+                    if found != offset or length != size or kind:
+                        return None
+                    return timestamp, None if extent < 0 else key, value
         return self._hop_to(offset)
 
     def _hop_to(self, offset: int) -> tuple[int, bytes | None, bytes] | None:

@@ -90,6 +90,7 @@ def test_a_machine_that_does_not_say_when_it_started_is_taken_for_started_since(
 
     assert boot_id() == (BOOT_ID.read_text().strip() if BOOT_ID.exists() else "")
     monkeypatch.setattr(builtins, "open", refuse)
+    files._read_boot_id.cache_clear()
     assert boot_id() == ""
     for _ in range(2):
         lock = DiskDirectory(str(log_path.parent)).lock("lock")

@@ -9,8 +9,19 @@ from minilog.storage.columns import Shape
 from minilog.storage.files import MappedRegion
 from minilog.storage.index import Index
 from minilog.storage.memory import MemoryDirectory
-from minilog.storage.view import HOPS_BYTES, Remembered, Stride, View
-from tests.frames import BASE, SEED, columns, flip, frame_at, seal, single, step_of, view_of
+from minilog.storage.view import HOPS_BYTES, Remembered, View
+from tests.frames import (
+    BASE,
+    SEED,
+    columns,
+    flip,
+    frame_at,
+    seal,
+    single,
+    step_of,
+    stride_of,
+    view_of,
+)
 
 # ---------------------------------------------------------------- hopping from an index entry
 
@@ -84,7 +95,7 @@ def test_frames_that_do_not_follow_one_another_are_not_hopped_over() -> None:
     view = view_of([single(BASE, b"0"), single(BASE + 7, b"7"), single(BASE + 2, b"2")])
     assert view.record_at(BASE) is not None
     assert view.record_at(BASE + 2) is None
-    view.stride = Stride(f.HEADER_SIZE, BASE, 48, 41)
+    view.stride = stride_of(f.HEADER_SIZE, BASE, 48, 41)
     assert view.record_at(BASE + 1) is None  # there is a whole frame, of another
     assert view.record_at(BASE + 2) == (1000 + BASE + 2, None, b"2")
 
@@ -97,7 +108,7 @@ def test_records_of_one_size_are_found_where_they_must_be() -> None:
     view = view_of(frames, room=100)
     step = step_of(frames[0])
     assert view.record_at(BASE + 400) is None
-    view.stride = Stride(f.HEADER_SIZE + 7 * step, BASE + 7, step, len(frames[0]) + f.CRC_SIZE)
+    view.stride = stride_of(f.HEADER_SIZE + 7 * step, BASE + 7, step, len(frames[0]) + f.CRC_SIZE)
     for number in range(500):
         found = view.record_at(BASE + number)
         assert found == (1000 + BASE + number, b"k", b"%03d" % number * 30)
@@ -107,7 +118,7 @@ def test_records_of_one_size_are_found_where_they_must_be() -> None:
 
 def test_a_guess_that_is_wrong_costs_nothing() -> None:
     view = view_of([single(BASE + number, b"v" * number) for number in range(9)])
-    view.stride = Stride(f.HEADER_SIZE, BASE, 40, 40)  # as the first is
+    view.stride = stride_of(f.HEADER_SIZE, BASE, 40, 40)  # as the first is
     for number in range(9):
         assert view.record_at(BASE + number) == (1000 + BASE + number, None, b"v" * number)
 
