@@ -76,7 +76,7 @@ class Hosting:
         opening = Opening(
             is_writable=not self.is_read_only,
             mark=self._marks.of(topic, partition),
-            is_write_through=self.is_sync_always,
+            is_each_synced=self.is_sync_always,
             same_boot=lock is not None and lock.is_same_boot,
             now_ms=self.clock.now_ms(),
             start_offset=topic.start_offset(partition),

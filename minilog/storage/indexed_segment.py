@@ -59,8 +59,6 @@ class IndexedSegment(SegmentFiles):
         """
         layout = self.layout  # before the region
         view, region = self.look, self.mapped
-        if self._place.is_write_through:
-            region = None  # reading by map is faster than through that
         is_mapped = region is not None and len(region) >= end
         if view is not None and (
             view.region is region

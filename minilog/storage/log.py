@@ -39,9 +39,7 @@ class Log(ReadableLog):
         opening: Opening,
     ) -> None:
         self.directory = directory
-        self._place = Place(
-            directory, identity, maps, opening.is_writable, opening.is_write_through
-        )
+        self._place = Place(directory, identity, maps, opening.is_writable, opening.is_each_synced)
         found = open_segments(self._place, config, opening)
         super().__init__(found.segments, is_writable=opening.is_writable)
         self._config = config

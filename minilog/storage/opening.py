@@ -36,7 +36,7 @@ class Opening(NamedTuple):
     """How a log is opened.
 
     ``mark`` is what a clean close left, None after a crash; ``same_boot`` says that the machine
-    has run on since the last writer; ``is_write_through`` that every append will be synced;
+    has run on since the last writer; ``is_each_synced`` that every append will be;
     ``now_ms`` stands for the time of the last append where a crash has left it unknown. What
     is below ``start_offset`` was deleted.
     """
@@ -44,7 +44,7 @@ class Opening(NamedTuple):
     is_writable: bool = True
     mark: CleanMark | None = None
     same_boot: bool = False
-    is_write_through: bool = False
+    is_each_synced: bool = False
     now_ms: int = 0
     start_offset: int = 0
 

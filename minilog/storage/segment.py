@@ -113,10 +113,10 @@ class Segment(IndexedSegment):
         self._reserve(end + f.SEAL_SIZE)
         if end > self.index_due:
             self.add_index_entry(position, offset, end)
-        if end > self._filled and size < LARGE_WRITE and not self._place.is_write_through:
-            self._touch(end)
-        if self._place.is_write_through:
+        if self._place.is_each_synced:
             self._filled = len(self.region())
+        elif end > self._filled and size < LARGE_WRITE:
+            self._touch(end)
         self._filled = max(end, self._filled)
         most = (self._config.segment_bytes - f.SEAL_SIZE - f.EXTENSION_SIZE) & -8
         self.limit = min(self._filled, max(most, end))  # beyond it ``has_room`` is to be asked
@@ -130,7 +130,7 @@ class Segment(IndexedSegment):
         size = max(needed, step)
         file = self.writable_file()
         file.reserve(size)
-        self.mapped = self._mapped_file(file, size)
+        self.mapped = file.map(size)
         self.layout += 1  # behind the map: who has looked between the two looks again
         self._file = file
         self.look = None

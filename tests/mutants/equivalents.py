@@ -227,8 +227,8 @@ EQUIVALENTS: list[Equivalent] = [
         "Segment.make_room",
         "the same pages are touched, and sooner",
         (
-            "end > self._filled and size < LARGE_WRITE and (not self._place.is_write_through)",
-            "size < LARGE_WRITE and (not self._place.is_write_through)",
+            "end > self._filled and size < LARGE_WRITE",
+            "size < LARGE_WRITE",
         ),
         ("end > self._filled", "end >= self._filled"),
     ),

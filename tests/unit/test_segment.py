@@ -11,7 +11,7 @@ from minilog.config import TopicConfig
 from minilog.storage import format as f
 from minilog.storage import scan
 from minilog.storage.batch import encode_batch
-from minilog.storage.files import Directory, FileRegion, MapLimit, Region
+from minilog.storage.files import Directory, MapLimit, Region
 from minilog.storage.index import LARGEST_RELATIVE, Index
 from minilog.storage.memory import MemoryDirectory
 from minilog.storage.segment import FIRST_RESERVE, LARGE_WRITE, Segment
@@ -32,13 +32,13 @@ class Made:
         config: TopicConfig = SMALL,
         *,
         can_reserve: bool = True,
-        is_write_through: bool = False,
+        is_each_synced: bool = False,
     ) -> None:
         self.disk = SimulatedDisk(can_reserve=can_reserve)
         self.directory: Directory = self.disk.root_directory()
         self.directory.make()
         self.config = config
-        self.place = Place(self.directory, b"log", MapLimit(100), True, is_write_through)
+        self.place = Place(self.directory, b"log", MapLimit(100), True, is_each_synced)
         self.segment = Segment(self.place, BASE, config, 1)
         self.segment.create(BASE, 5000)
 
@@ -145,10 +145,10 @@ def test_no_more_is_reserved_than_a_segment_may_have() -> None:
     assert made.segment.mapped is region
 
 
-@pytest.mark.parametrize("is_write_through", [False, True])
+@pytest.mark.parametrize("is_each_synced", [False, True])
 @pytest.mark.parametrize("size", [1, 100, 4000, LARGE_WRITE - 1, LARGE_WRITE, 200_000])
-def test_where_room_was_made_the_short_path_need_not_ask(size: int, is_write_through: bool) -> None:
-    made = Made(LARGE, is_write_through=is_write_through)
+def test_where_room_was_made_the_short_path_need_not_ask(size: int, is_each_synced: bool) -> None:
+    made = Made(LARGE, is_each_synced=is_each_synced)
     segment = made.segment
     for _ in range(3):
         position = segment.tail[0]
@@ -158,12 +158,12 @@ def test_where_room_was_made_the_short_path_need_not_ask(size: int, is_write_thr
             segment.append_single(None, bytes(size - f.SINGLE_OVERHEAD), b"", 1, 6000)
 
 
-@pytest.mark.parametrize("is_write_through", [False, True])
-def test_the_short_path_asks_before_the_segment_is_full(is_write_through: bool) -> None:
-    made = Made(SMALL._replace(segment_bytes=4100), is_write_through=is_write_through)
+@pytest.mark.parametrize("is_each_synced", [False, True])
+def test_the_short_path_asks_before_the_segment_is_full(is_each_synced: bool) -> None:
+    made = Made(SMALL._replace(segment_bytes=4100), is_each_synced=is_each_synced)
     made.append(b"v")
     assert made.segment.limit == 4100 - f.SEAL_SIZE - f.EXTENSION_SIZE - 4  # a multiple of 8
-    made = Made(LARGE, is_write_through=is_write_through)
+    made = Made(LARGE, is_each_synced=is_each_synced)
     made.append(b"v")
     assert made.segment.limit == FIRST_RESERVE
 
@@ -215,19 +215,10 @@ def test_pages_are_touched_once_ahead_of_what_is_stored() -> None:
 
 
 def test_where_every_append_is_synced_no_page_is_touched() -> None:
-    made = Made(LARGE, is_write_through=True)
+    made = Made(LARGE, is_each_synced=True)
     count = len(made.disk.operations)
     made.append(b"v")
     assert made.kinds_since(count) == [(RESERVE, FIRST_RESERVE), (WRITE, f.HEADER_SIZE)]
-
-
-def test_where_every_append_is_synced_nothing_is_stored_through_a_map() -> None:
-    for is_write_through in (False, True):
-        made = Made(LARGE, is_write_through=is_write_through)
-        assert made.segment.exists()
-        made.append(b"v")
-        for segment in (made.segment, made.again()):
-            assert isinstance(segment.region(), FileRegion) == is_write_through
 
 
 def test_a_large_frame_is_not_zeroed_before_it_is_written() -> None:
@@ -425,13 +416,13 @@ def test_the_entry_of_the_last_record_stays(end: str) -> None:
     assert list(index.entries()) == entries
 
 
-@pytest.mark.parametrize("is_write_through", [True, False])
+@pytest.mark.parametrize("is_each_synced", [True, False])
 @pytest.mark.parametrize("can_reserve", [True, False])
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_a_trimmed_segment_ends_where_its_next_frame_would_begin(
-    can_reserve: bool, is_write_through: bool, size: int
+    can_reserve: bool, is_each_synced: bool, size: int
 ) -> None:
-    made = Made(can_reserve=can_reserve, is_write_through=is_write_through)
+    made = Made(can_reserve=can_reserve, is_each_synced=is_each_synced)
     made.append(b"v" * size)
     made.segment.trim()
     assert made.segment.file_size() == made.segment.tail[0] == f.HEADER_SIZE + 48
