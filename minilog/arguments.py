@@ -56,3 +56,16 @@ def timestamps_of(given: object, length: int) -> list[int] | int | None:
         return timestamp_of(given)  # type: ignore[arg-type]
     listed = as_list("timestamps", given, length)
     return [timestamp_of(timestamp) for timestamp in listed]
+
+
+def names_of(topics: object) -> list[str]:
+    """Return the topics' names that a call was given; ConfigError."""
+    if isinstance(topics, str):
+        return [topics]
+    if not isinstance(topics, Iterable):
+        raise ConfigError(f"topics is {topics!r}; it must be names or one compiled pattern")
+    names = list(topics)
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"topics has {name!r}; each must be a topic's name (str)")
+    return names

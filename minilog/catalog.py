@@ -116,7 +116,7 @@ class Catalog:
             topic = self.find(name)
         if topic is not None:
             return topic
-        if name in self.damaged:
+        if isinstance(name, str) and name in self.damaged:
             raise self.damaged[name]
         raise self._unknown(name)
 
@@ -210,7 +210,8 @@ class Catalog:
         """Remove a topic and its records, for good; UnknownTopicError."""
         with self._keeper.guard:
             self._keeper.check_writable()
-            if self.find(name) is None and name not in self.damaged:
+            is_damaged = isinstance(name, str) and name in self.damaged
+            if self.find(name) is None and not is_damaged:
                 raise self._unknown(name)
             self._owner.before_write()
             topic: Topic | None = self.topics.get(name)

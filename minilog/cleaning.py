@@ -43,6 +43,10 @@ class CleanedLog(SharedLog):
         """Expire, compact and re-pack what is due; ``step`` is called now and then meanwhile."""
         if self._refusal is not None or self._failure is not None or self._is_read_only:
             return
+        with self._naming_what_is_missing():
+            self._clean(now_ms, step, is_asked=is_asked)
+
+    def _clean(self, now_ms: int, step: Callable[[], None], *, is_asked: bool) -> None:
         config = self._host.config
         if config.is_expiring:
             self._expire(config, now_ms)
@@ -117,7 +121,7 @@ class CleanedLog(SharedLog):
         """Compact the log where that is due; without a dirty ratio, roll and compact it anyway."""
         from minilog.storage import compaction, swapping  # most programs never compact
 
-        with self._cleaning:
+        with self._cleaning, self._naming_what_is_missing():
             if min_dirty_ratio is None:
                 self._roll_if(now_ms, lambda log: log.has_records_in_tail)
             log = self._opened()

@@ -102,6 +102,8 @@ class TopicConfig(NamedTuple):
 
     def override(self, settings: Mapping[str, Any]) -> TopicConfig:
         """Return a copy with ``settings`` changed; ConfigError where one is not allowed."""
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"settings is {settings!r}; it must be a mapping of names to values")
         for name, value in settings.items():
             check_topic_setting(name, value)
         changed = self._replace(**settings)

@@ -16,7 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import overload
 
-from minilog.arguments import check_whole
+from minilog.arguments import check_whole, names_of
 from minilog.assignors import Assignor, check_assignor
 from minilog.broker import Broker
 from minilog.clock import Deadline, check_timeout
@@ -36,7 +36,7 @@ from minilog.records import (
     timestamp_of,
     topic_partition_of,
 )
-from minilog.subscription import Subscription, check_callbacks, names_of
+from minilog.subscription import Subscription, check_callbacks
 
 TopicPartitionLike = TopicPartition | tuple[str, int]
 
@@ -133,13 +133,17 @@ class Consumer:
         callbacks = {"on_assigned": on_assigned, "on_revoked": on_revoked, "on_lost": on_lost}
         check_callbacks(callbacks)
         pattern = topics if isinstance(topics, re.Pattern) else None
-        names = frozenset() if pattern is not None else names_of(topics)
+        names = frozenset() if pattern is not None else frozenset(names_of(topics))
+        if pattern is None and not names:
+            raise ConfigError("topics is empty; name at least one, or unsubscribe()")
         with self._lock:
             self._check_open()
             self._subscription.subscribe(names, pattern, callbacks)
 
     def assign(self, partitions: Iterable[TopicPartitionLike]) -> None:
         """Read these partitions and no others; ConfigError beside ``subscribe``."""
+        if isinstance(partitions, str) or not isinstance(partitions, Iterable):
+            raise TypeError(f"partitions is {partitions!r}; give (topic name, number) of each")
         wanted = [topic_partition_of(given) for given in partitions]
         with self._lock:
             self._check_open()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from minilog.arguments import check_whole
+from minilog.arguments import check_whole, names_of
 from minilog.config import some_of
 from minilog.coordinator import Commit, Coordinator
 from minilog.errors import ConfigError, GroupError
@@ -110,7 +110,7 @@ class Group:
         committed = self.committed()
         chosen = list(committed)
         if topics is not None:
-            names = [topics] if isinstance(topics, str) else list(topics)
+            names = names_of(topics)
             chosen = [TopicPartition(n, p.index) for n in names for p in self._broker.topic(n)]
         changed: dict[TopicPartition, tuple[int | None, int]] = {}
         for tp in chosen:

@@ -16,6 +16,7 @@ from heapq import merge
 from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
+from minilog.arguments import names_of
 from minilog.broker import Broker
 from minilog.clock import Deadline, stopwatch
 from minilog.errors import ConfigError
@@ -225,14 +226,7 @@ def _names(broker: Broker, topics: Topics) -> list[str]:
     """Return the topics that are meant, in order; UnknownTopicError, ConfigError."""
     if isinstance(topics, re.Pattern):
         return [name for name in broker.topics if topics.match(name)]
-    if isinstance(topics, str):
-        return [topics]
-    if not isinstance(topics, Iterable):
-        raise ConfigError(f"topics is {topics!r}; it must be names or one compiled pattern")
-    names = list(topics)
-    for name in names:
-        if not isinstance(name, str):
-            raise ConfigError(f"topics has {name!r}; each must be a topic's name (str)")
+    names = names_of(topics)
     if not names:
         raise ConfigError("topics is empty; name at least one")
     return sorted(set(names))

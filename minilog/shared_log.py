@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from minilog.clock import Clock, Deadline, Waiters, nanoseconds_of
@@ -220,13 +220,29 @@ class SharedLog(Waiters):
             try:
                 return look(log, self._end(log))
             except (FileNotFoundError, CorruptionError):
-                if self._refusal is not None:
-                    raise self._refusal() from None
-                if not looks:
-                    raise
+                if not looks or self._refusal is not None:
+                    with self._naming_what_is_missing():
+                        raise
             looks -= 1
             with self._lock, contextlib.suppress(FileNotFoundError):
                 log.look_anew()
+
+    @contextlib.contextmanager
+    def _naming_what_is_missing(self) -> Iterator[None]:
+        """Say it of a file that another hand has removed: only deleting the topic may do that."""
+        try:
+            yield
+        except (FileNotFoundError, CorruptionError) as error:
+            if self._refusal is not None:
+                raise self._refusal() from None
+            if isinstance(error, CorruptionError):
+                raise
+            name, index = self._host.name, self._index
+            raise CorruptionError(
+                f"this file of {name}-{index} is missing, and what was in it: restore it from a "
+                "copy, or delete the topic",
+                path=str(error.filename),
+            ) from error
 
     def _end(self, log: Log) -> End:
         if self._has_hidden and self._refusal is None:

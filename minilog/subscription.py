@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from minilog.errors import ConfigError, UnknownTopicError
@@ -243,18 +243,3 @@ def check_callbacks(callbacks: Mapping[str, object]) -> None:
     for name, given in callbacks.items():
         if given is not None and not callable(given):
             raise ConfigError(f"{name} is {given!r}; it must be a callable or None")
-
-
-def names_of(topics: object) -> frozenset[str]:
-    """Return the names that ``subscribe`` was given; ConfigError."""
-    if isinstance(topics, str):
-        return frozenset((topics,))
-    if not isinstance(topics, Iterable):
-        raise ConfigError(f"topics is {topics!r}; it must be names or one compiled pattern")
-    names = frozenset(topics)
-    for name in names:
-        if not isinstance(name, str):
-            raise ConfigError(f"topics has {name!r}; each must be a topic's name (str)")
-    if not names:
-        raise ConfigError("topics is empty; name at least one, or unsubscribe()")
-    return names

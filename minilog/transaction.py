@@ -36,7 +36,7 @@ class Transaction:
     """Records, to any topics, and offsets of groups that are seen together or never.
 
     One of ``producer.transaction()``'s; used with ``with``. After its end every call raises
-    TransactionError.
+    TransactionError, but for ``abort``, which has nothing left to do.
     """
 
     def __init__(self, router: Router, batch_bytes: int, work: Work) -> None:

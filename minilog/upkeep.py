@@ -112,6 +112,8 @@ class Upkeep:
             try:
                 partition.maintain(now_ms, sync=self._config.sync == "interval")
                 partition.clean(now_ms, lambda: None, is_asked=True)
+            except UnknownTopicError:
+                continue  # it was deleted while we came
             except (OSError, MinilogError) as error:
                 failure = failure or error
         if failure is not None:

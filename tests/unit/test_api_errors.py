@@ -260,3 +260,30 @@ def test_what_there_are_thousands_of_is_not_all_named_in_a_message() -> None:
             Consumer(broker, "wide").seek(("topic-000", 0), 0)
         texts = [str(unknown.value), str(unassigned.value), repr(broker.topics)]
         assert max(map(len, texts)) < 1000
+
+
+def _with_group(broker: Broker) -> minilog.Group:
+    with Consumer(broker, "t", group="g") as consumer:
+        consumer.commit({("t", 0): 0})
+    return broker.groups["g"]
+
+
+WRONG_KINDS: dict[str, tuple[type[Exception], str, Callable[[Broker], object]]] = {
+    "topic": (UnknownTopicError, r"no topic \[\]", lambda b: b.topic([])),  # type: ignore[arg-type]
+    "delete": (UnknownTopicError, r"no topic \[\]", lambda b: b.delete_topic([])),  # type: ignore[arg-type]
+    "send": (UnknownTopicError, r"no topic \[\]", lambda b: minilog.Producer(b).send([], b"v")),  # type: ignore[arg-type]
+    "subscribe": (ConfigError, r"topics has \[\]", lambda b: Consumer(b).subscribe([[]])),  # type: ignore[list-item]
+    "assign": (TypeError, "partitions is 5", lambda b: Consumer(b).assign(5)),  # type: ignore[arg-type]
+    "reset": (ConfigError, "topics is 5", lambda b: _with_group(b).reset(5, to=0)),  # type: ignore[arg-type]
+    "replay": (ConfigError, "topics is 5", lambda b: minilog.replay(b, 5, into=print)),  # type: ignore[arg-type]
+    "settings": (ConfigError, "settings is 5", lambda b: minilog.TopicConfig.of(5)),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("what", WRONG_KINDS)
+def test_what_is_of_the_wrong_kind_altogether_is_named(what: str) -> None:
+    kind, message, call = WRONG_KINDS[what]
+    with Broker(":memory:") as broker:
+        broker.create_topic("t")
+        with pytest.raises(kind, match=message):
+            call(broker)

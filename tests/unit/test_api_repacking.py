@@ -260,9 +260,9 @@ def test_a_file_that_another_hand_removes_while_it_is_copied_is_named(
             copy(segment, *given)
 
         monkeypatch.setattr(repacking, "_copy", remove_meanwhile)
-        with pytest.raises(FileNotFoundError) as caught:
+        with pytest.raises(CorruptionError) as caught:
             broker.maintain()
-        assert caught.value.filename == str(first)
+        assert caught.value.path == str(first)
         (tmp_path / "aside").rename(first)
         assert rows_of(partition) == before
         broker.maintain()

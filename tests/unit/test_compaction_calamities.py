@@ -106,9 +106,9 @@ def test_a_file_that_another_hand_removes_while_it_is_compacted_is_named(
             topic[0].append(b"v" * 120, key=b"%d" % number)
         gone = sorted((tmp_path / "t/0").glob("*.log"))[1]
         gone.rename(tmp_path / "aside")
-        with pytest.raises(FileNotFoundError) as caught:
+        with pytest.raises(CorruptionError) as caught:
             topic.compact()
-        assert caught.value.filename == str(gone)
+        assert caught.value.path == str(gone)
         (tmp_path / "aside").rename(gone)
         topic.compact()
         assert offsets_of(topic[0]) == [0, 1, 2, 3]
@@ -276,3 +276,53 @@ def test_of_more_records_than_are_read_at_once_the_last_of_each_key_stays(
             assert record.value is not None
             assert record.value.startswith(b"%dv" % record.offset)
     assert verify(tmp_path).ok
+
+
+@pytest.mark.parametrize("what", ["compact", "maintain", "expire", "offset_at", "len"])
+def test_a_file_that_another_hand_removes_under_an_open_log_is_named(
+    tmp_path: Path, clock: ManualClock, what: str
+) -> None:
+    """It is damage as any other, told by an error of ours, and what is left goes on."""
+    policy = "delete" if what == "expire" else "compact"
+    settings = {**SETTINGS, "segment_bytes": 2048, "cleanup_policy": policy}
+    with Broker(tmp_path, clock=clock, maintenance_interval_ms=0) as broker:
+        topic = broker.create_topic("t", **settings)
+        for number in range(60):
+            topic[0].append(b"%03d" % number * 30, key=b"k", timestamp=number)
+    with Broker(tmp_path, clock=clock, maintenance_interval_ms=0) as broker:
+        topic = broker.topic("t")
+        topic[0].append(b"last", key=b"k", timestamp=99)
+        gone = sorted((tmp_path / "t/0").glob("*.log"))[1]
+        gone.unlink()
+        calls = {
+            "compact": topic.compact,
+            "maintain": broker.maintain,
+            "expire": lambda: (topic.configure(retention_ms=1), broker.maintain()),
+            "offset_at": lambda: topic[0].offset_at(50),
+            "len": lambda: len(topic[0]),
+        }
+        with pytest.raises(CorruptionError) as told:
+            calls[what]()
+        assert gone.name in str(told.value)
+        assert topic[0].append(b"more", key=b"k") == 61
+        assert topic[0].read(61).values == [b"more"]
+
+
+def test_a_topic_that_is_deleted_while_another_thread_maintains_is_no_error(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Broker(":memory:", clock=clock) as broker:
+        for name in ("a", "b"):
+            broker.create_topic(name, **SETTINGS)[0].append(b"v", key=b"k")
+        maintain = Partition.maintain
+        seen = []
+
+        def delete_first(partition: Partition, now_ms: int, *, sync: bool) -> None:
+            seen.append(partition.topic)
+            if partition.topic == "a":
+                broker.delete_topic("a")
+            maintain(partition, now_ms, sync=sync)
+
+        monkeypatch.setattr(Partition, "maintain", delete_first)
+        broker.maintain()
+        assert seen == ["a", "b"]
