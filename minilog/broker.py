@@ -125,7 +125,6 @@ class Broker(Waiters):
         self._lock = self._hosting.lock = home.directory.lock(LOCK_FILE)
         try:
             home.enter()
-            home.remove_unfinished()
             self._marks.load(self._problems)
             self._catalog.load(is_opening=True)
             if not self._marks.is_clean and LEDGER in self._topics:

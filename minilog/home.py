@@ -58,16 +58,18 @@ class Home:
     # ------------------------------------------------------------ broker.json
 
     def enter(self) -> None:
-        """Make sure it is a log of this format, making an empty directory one; StorageError.
+        """Make sure it is a log of this format, making an empty directory one, and remove what a
+        crash left half made or half deleted; StorageError.
 
         One of an older format is from now on closed to the versions that only know that.
         """
-        content = self._check_names(self.directory.names())
-        if content is None:
-            content = {"id": str(random_id())}
-        elif content["format"] == FORMAT:
-            return
-        self.directory.replace(BROKER_FILE, encode_document({**content, "format": FORMAT}))
+        names = self.directory.names()
+        content = self._check_names(names)
+        if content is None or content["format"] != FORMAT:
+            content = content or {"id": str(random_id())}
+            self.directory.replace(BROKER_FILE, encode_document({**content, "format": FORMAT}))
+            names = self.directory.names()
+        self._remove_unfinished([n for n in names if UNFINISHED in (n[0], n[-1])])
 
     def refuse_strangers(self) -> None:
         """Raise StorageError where it is no log and holds other things; nothing is touched."""
@@ -93,9 +95,7 @@ class Home:
             ) from None
         return decode_document(data, f"{self.path}/{BROKER_FILE}")
 
-    def remove_unfinished(self) -> None:
-        """Remove what a crash left half made or half deleted."""
-        names = [n for n in self.directory.names() if UNFINISHED in (n[0], n[-1])]
+    def _remove_unfinished(self, names: list[str]) -> None:
         if names:
             self.directory.sync()  # a deletion is on the disk before anything of it is removed
         for name in names:
@@ -151,8 +151,7 @@ class Home:
             try:
                 if not child.exists():
                     continue
-                names = child.names()
-                if TOPIC_FILE in names or any(name.isdecimal() for name in names):
+                if child.stamp(TOPIC_FILE) or any(name.isdecimal() for name in child.names()):
                     state = TopicState.load(child)
                     if topic_directory(state.name) != directory_name:
                         raise CorruptionError(

@@ -226,7 +226,7 @@ class DiskDirectory:
         self._is_top = is_top
 
     def _join(self, name: str) -> str:
-        return os.path.join(self.path, name)
+        return f"{self.path}/{name}"
 
     def exists(self) -> bool:
         """Say whether the directory is there; StorageError when something else is."""

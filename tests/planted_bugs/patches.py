@@ -291,9 +291,8 @@ BUGS = [
         CRASH,
         (
             BROKER,
-            "        try:\n            home.enter()\n            home.remove_unfinished()\n",
-            "        try:\n            self._lock.recovered()\n"
-            "            home.enter()\n            home.remove_unfinished()\n",
+            "        try:\n            home.enter()\n",
+            "        try:\n            self._lock.recovered()\n            home.enter()\n",
         ),
     ),
     # ---------------------------------------------------------------- the clean mark

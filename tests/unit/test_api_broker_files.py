@@ -243,6 +243,15 @@ def test_damaged_metadata_is_a_clear_storage_error_and_nothing_is_written_over(
         assert len(list(broker.topic("t")[1])) == 60
 
 
+def test_what_a_crash_left_of_the_first_file_of_all_is_in_nobodys_way(log_path: Path) -> None:
+    log_path.mkdir()
+    (log_path / "broker.json~").write_bytes(b"half")
+    with Broker(log_path) as broker:
+        assert broker.recovery.ok
+        assert broker.create_topic("t")[0].append(b"v") == 0
+    assert not (log_path / "broker.json~").exists()
+
+
 @pytest.mark.parametrize("name", ["broker.json", "t/topic.json"])
 def test_missing_metadata_never_passes_for_an_empty_log(log_path: Path, name: str) -> None:
     write_log(log_path)
