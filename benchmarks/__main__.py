@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.chart import MISSING, draw, is_drawable
 from benchmarks.data import SIZES
 from benchmarks.floors import measure_floors
-from benchmarks.machine import describe
+from benchmarks.machine import describe, directory_there
 from benchmarks.peers import PEERS, Minilog
 from benchmarks.report import Report, as_json, as_markdown
 from benchmarks.runner import run
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--directory",
-        type=Path,
+        type=directory_there,
         default=Path.cwd(),
         help="where the logs are written, on a real disk; default: here, and removed again",
     )

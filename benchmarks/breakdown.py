@@ -24,7 +24,7 @@ from timeit import Timer
 from typing import Any
 
 from benchmarks.data import SMALL, Dataset, dataset
-from benchmarks.machine import describe, optional
+from benchmarks.machine import describe, directory_there, optional
 from benchmarks.tables import markdown_table
 from minilog import Broker, Producer, Record
 
@@ -309,7 +309,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=int, help="each the lowest of so many: 100, small 20, tiny 2"
     )
-    parser.add_argument("--directory", type=Path, default=Path.cwd(), help="on a real disk")
+    parser.add_argument(
+        "--directory", type=directory_there, default=Path.cwd(), help="on a real disk"
+    )
     return parser
 
 

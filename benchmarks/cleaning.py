@@ -20,6 +20,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.machine import directory_there
 from minilog import Broker, Partition
 
 SEED = 20_240_229
@@ -194,7 +195,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--segments", type=int, default=1_000)
-    parser.add_argument("--directory", type=Path, default=Path.cwd())
+    parser.add_argument("--directory", type=directory_there, default=Path.cwd())
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
     parts: dict[str, Callable[[Path], Figures]] = {

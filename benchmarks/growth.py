@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, directory_there
 from benchmarks.measures import REPOSITORY
 from benchmarks.runner import Sample
 from benchmarks.tables import NOTHING, cell, markdown_table, short
@@ -166,7 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=("tiny", "small", "full"), default="full")
     parser.add_argument("--huge", action="store_true", help="1e8 records in bulk, too: 12 GB")
     parser.add_argument("--rounds", type=int, help="medians are of so many; default 3, tiny 1")
-    parser.add_argument("--directory", type=Path, default=Path.cwd(), help="on a real disk")
+    parser.add_argument(
+        "--directory", type=directory_there, default=Path.cwd(), help="on a real disk"
+    )
     return parser
 
 

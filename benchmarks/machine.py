@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from argparse import ArgumentTypeError
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,14 @@ def describe(directory: Path) -> dict[str, str]:
         "file system": _file_system(directory),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
+
+
+def directory_there(text: str) -> Path:
+    """What ``--directory`` means: the benchmarks make theirs in it, and none above."""
+    path = Path(text)
+    if not path.is_dir():
+        raise ArgumentTypeError(f"{text!r} is no directory; make it first, on a real disk")
+    return path
 
 
 def optional(module: str) -> Any:

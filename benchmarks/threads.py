@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 from benchmarks.data import SMALL, Dataset, dataset
-from benchmarks.machine import describe
+from benchmarks.machine import describe, directory_there
 from benchmarks.runner import Sample
 from benchmarks.tables import cell, markdown_table, three_digits
 from minilog import Broker, Consumer, Partition, Topic
@@ -208,7 +208,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.threads", description=__doc__)
     parser.add_argument("--size", choices=SECONDS, default="full")
     parser.add_argument("--rounds", type=int, help="medians are of so many; default 5, tiny 2")
-    parser.add_argument("--directory", type=Path, default=Path.cwd(), help="on a real disk")
+    parser.add_argument(
+        "--directory", type=directory_there, default=Path.cwd(), help="on a real disk"
+    )
     return parser
 
 

@@ -222,7 +222,9 @@ def _open_topic(broker: minilog.Broker, name: str, partitions: int | None) -> mi
         return broker.create_topic(name, 1 if partitions is None else partitions)
     topic = broker.topic(name)
     if partitions is not None and partitions != len(topic):
-        raise UsageError(f"{name} is there already, and --partitions is {len(topic)}")
+        raise UsageError(
+            f"{name} is there already, with --partitions {len(topic)}; give that, or leave it out"
+        )
     return topic
 
 

@@ -1,5 +1,6 @@
 """The benchmarks run from the command line to the table, and count right; no speed is looked at."""
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +81,16 @@ def test_unknown_workload_is_refused_by_name(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["--only", "w1,w99"])
     assert "no workload w99" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["__main__", "growth", "threads", "breakdown", "cleaning"])
+def test_a_directory_that_is_not_there_is_refused_before_anything_is_measured(
+    module: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--directory", "missing"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"benchmarks.{module}").main()
+    assert "'missing' is no directory" in capsys.readouterr().err
 
 
 def test_unknown_peer_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
