@@ -175,7 +175,7 @@ def test_append_with_other_partitions_than_the_topic_has_is_refused(
     write(directory, [b"here"], partitions=2)
     feed(b"line\n")
     assert cli.main(["append", "events", "--directory", directory, "--partitions", "3"]) == 2
-    assert "--partitions is 2" in complaint(capsys)
+    assert "with --partitions 2" in complaint(capsys)
     assert len(read(directory)) == 1
 
 
