@@ -198,12 +198,12 @@ class Members:
         for tp in operation.tps:
             # Whoever has lost it commits nothing any more.
             done = [*member.maybe_done.pop(tp, ()), member.done.pop(tp, None)]
+            done.append(member.unfinished.pop(tp, None))  # it has asked for what follows
             if group is not None and member.join.name is not None:
                 for offset in done:  # but it may have, in the poll in which its name was taken
                     if offset is not None:
                         begin, end = member.last_end, operation.end
                         self._offsets.write(group, tp, begin, end, offset, is_sure=False)
-            member.unfinished.pop(tp, None)
             member.astray.pop(tp, None)
             self._give_up(member, tp)
 

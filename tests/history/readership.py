@@ -65,9 +65,10 @@ class Readership:
         is_committed = False not in self.isolation[group]
         covered = spans + self._excused.get((group, tp), [])
         if group in self.latest:
-            # Who was given it and came to read nothing may have begun at its very end.
-            everything = len(self._logs.values[tp])
-            covered.append((0, min((start for start, _ in spans), default=everything)))
+            # Where it began is what it was given first: it may have sought before that, and lost
+            # that place. Who was given it and came to read nothing may have begun at its very end.
+            began = spans[0][0] if spans else len(self._logs.values[tp])
+            covered.append((0, began))
         for offset in self._missing(tp, covered, is_committed=is_committed):
             if offset not in told:
                 kind = "group-skip" if offset < end else "unseen"

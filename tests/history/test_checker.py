@@ -526,6 +526,26 @@ def member_that_began_at_the_very_end(story: Story) -> None:
     story.tell(Contents, 99, T, [0, 1, 2], [10, 11, 12])
 
 
+def member_that_sought_before_where_it_began_and_lost_its_place(story: Story) -> None:
+    story.sent(6).join(7, is_telling=False, is_auto=False, is_latest=True)
+    story.poll(7, *spots(3, 5))
+    story.tell(Seek, 7, T, 0)
+    story.poll(7, *spots(0, 1))
+    story.poll(7, *spots(3, 6))
+    story.tell(Contents, 99, T, [0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 15])
+
+
+def poll_that_has_committed_when_its_name_is_taken(story: Story) -> None:
+    """The record of the iteration before is done, as the next has been asked for."""
+    story.sent(3).member(7, name="static").poll(7, *spots(0, 1), is_iterated=True)
+    begin = story.tick()
+    story.join(8, name="static")
+    story.tell(Lost, 7, [T])
+    story.poll(7, begin=begin, is_iterated=True)
+    story.assign(8, 1, 1)
+    story.poll(8, *spots(1, 3))
+
+
 def offsets_set_by_hand(story: Story) -> None:
     story.sent(6).member(7, is_auto=False).poll(7, *spots(0, 4))
     story.tell(Commit, 7, {T: 4})
@@ -611,6 +631,8 @@ def a_chain_of_transactions(story: Story) -> None:
         a_member_that_has_lost,
         a_poll_under_way_when_another_is_assigned,
         member_that_began_at_the_very_end,
+        member_that_sought_before_where_it_began_and_lost_its_place,
+        poll_that_has_committed_when_its_name_is_taken,
         members_that_do_not_tell,
         offsets_set_by_hand,
         an_iteration_that_is_left_and_goes_on,
