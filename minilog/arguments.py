@@ -5,6 +5,7 @@ This module refuses to know what the arguments are for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -56,6 +57,16 @@ def timestamps_of(given: object, length: int) -> list[int] | int | None:
         return timestamp_of(given)  # type: ignore[arg-type]
     listed = as_list("timestamps", given, length)
     return [timestamp_of(timestamp) for timestamp in listed]
+
+
+def pattern_of(topics: object) -> re.Pattern[str] | None:
+    """Return the compiled pattern that a call was given for topics; ConfigError for one of bytes,
+    which matches no name but fails at each."""
+    if not isinstance(topics, re.Pattern):
+        return None
+    if not isinstance(topics.pattern, str):
+        raise ConfigError(f"topics is {topics!r}; names are str, and so must a pattern's be")
+    return topics
 
 
 def names_of(topics: object) -> list[str]:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import overload
 
-from minilog.arguments import check_whole, names_of
+from minilog.arguments import check_whole, names_of, pattern_of
 from minilog.assignors import Assignor, check_assignor
 from minilog.broker import Broker
 from minilog.clock import Deadline, check_timeout
@@ -132,7 +132,7 @@ class Consumer:
         """
         callbacks = {"on_assigned": on_assigned, "on_revoked": on_revoked, "on_lost": on_lost}
         check_callbacks(callbacks)
-        pattern = topics if isinstance(topics, re.Pattern) else None
+        pattern = pattern_of(topics)
         names = frozenset() if pattern is not None else frozenset(names_of(topics))
         if pattern is None and not names:
             raise ConfigError("topics is empty; name at least one, or unsubscribe()")

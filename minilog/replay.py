@@ -16,7 +16,7 @@ from heapq import merge
 from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
-from minilog.arguments import names_of
+from minilog.arguments import names_of, pattern_of
 from minilog.broker import Broker
 from minilog.clock import Deadline, stopwatch
 from minilog.errors import ConfigError
@@ -224,8 +224,9 @@ class Plan:
 
 def _names(broker: Broker, topics: Topics) -> list[str]:
     """Return the topics that are meant, in order; UnknownTopicError, ConfigError."""
-    if isinstance(topics, re.Pattern):
-        return [name for name in broker.topics if topics.match(name)]
+    pattern = pattern_of(topics)
+    if pattern is not None:
+        return [name for name in broker.topics if pattern.match(name)]
     names = names_of(topics)
     if not names:
         raise ConfigError("topics is empty; name at least one")

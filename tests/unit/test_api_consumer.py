@@ -23,6 +23,7 @@ from minilog import (
     Topic,
     TopicPartition,
     UnknownTopicError,
+    replay,
 )
 from minilog.testing import ManualClock
 
@@ -85,6 +86,19 @@ def test_a_pattern_reads_the_topics_that_match(broker: Broker) -> None:
     expected = partitions(("orders-eu", 0), ("orders-eu", 1), ("orders-us", 0))
     assert sources(consumer.poll()) == expected
     assert set(consumer.assignment()) == expected
+
+
+def test_a_pattern_of_bytes_is_refused_before_a_topic_is_there_to_match(broker: Broker) -> None:
+    consumer = Consumer(broker)
+    with pytest.raises(ConfigError, match="names are str"):
+        consumer.subscribe(re.compile(b"late"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError):
+        Consumer(broker, re.compile(b"late"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError):
+        replay(broker, re.compile(b"late"), into=list)  # type: ignore[arg-type]
+    filled(broker, "late", 1)
+    consumer.subscribe(re.compile("late"))
+    assert sources(consumer.poll()) == partitions(("late", 0))
 
 
 def test_a_pattern_sees_new_topics_at_once_and_from_their_start(broker: Broker) -> None:
