@@ -183,7 +183,7 @@ class Consumer:
         self._check_open()
         while True:
             records = self._poll_now(limit)
-            if records or timeout == 0 or self._was_woken() or deadline.is_over:
+            if self._was_woken() or records or timeout == 0 or deadline.is_over:
                 return records
             self._news.wait(deadline)
             if self._is_over():
@@ -199,7 +199,7 @@ class Consumer:
         self._check_open()
         while True:
             records = self._poll_now(limit)
-            if records or timeout == 0 or self._was_woken() or deadline.is_over:
+            if self._was_woken() or records or timeout == 0 or deadline.is_over:
                 return records
             await self._news.wait_async(deadline)
             if self._is_over():

@@ -195,6 +195,22 @@ def test_wakeup_beforehand_ends_the_next_poll(topic: Topic, consumer: Consumer) 
     assert values(Running(lambda: consumer.poll(timeout=None)).result()) == [b"v"]
 
 
+def test_wakeup_is_used_up_by_a_poll_that_has_records() -> None:
+    clock = ManualClock()
+    with Broker(":memory:", clock=clock) as broker:
+        topic = broker.create_topic("a")
+        consumer = Consumer(broker, "a")
+        for timeout in (0, 1):
+            topic[0].append(b"v")
+            consumer.wakeup()
+            assert values(consumer.poll(timeout=timeout)) == [b"v"]
+            polling = Running(lambda: consumer.poll(timeout=1))
+            assert polling.waits()
+            assert polling.still_waits()
+            advance_until_done(clock, polling)
+            assert values(polling.result()) == []
+
+
 def test_wakeup_loses_no_record(topic: Topic, consumer: Consumer) -> None:
     polling = Running(lambda: consumer.poll(timeout=None))
     assert polling.waits()
