@@ -399,6 +399,7 @@ class Consumer:
 def _check_group(broker: object, group: object, member_id: object) -> None:
     if not isinstance(broker, Broker):
         raise ConfigError(f"broker is {broker!r}; it must be a minilog.Broker")
+    broker.check_open()
     if group is not None:
         check_group_name(group)
         broker.check_writable()  # a group's commits are records

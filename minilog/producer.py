@@ -55,6 +55,7 @@ class Producer:
         check_whole("transaction_timeout_ms", transaction_timeout_ms, low=1)
         self._broker = broker
         self._router = Router(broker, partitioner, key_serializer, value_serializer)
+        self._router.check_open()
         self._partition_of = self._router.partition_of
         self._batch_bytes = batch_bytes
         self._is_plain = self._router.has_plain_keys

@@ -49,9 +49,10 @@ class Router:
         self._sticky: dict[str, Sticky] = {}
 
     def check_open(self) -> None:
-        """Raise ClosedError when its producer was closed."""
+        """Raise ClosedError when its producer or the broker was closed, or ForkedError."""
         if self.is_closed:
             raise ClosedError("the producer was closed")
+        self.broker.check_open()
 
     def serialized(self, value: Any, key: Any) -> tuple[bytes | None, bytes | None]:
         """Return value and key as the serializers make them, as bytes; null stays null."""

@@ -311,7 +311,10 @@ CALLS = (
     "producer.send('t', b'v')",
     "producer.send_many('t', [b'v'])",
     "producer.flush()",
-    "minilog.Producer(broker).send('t', b'v')",
+    "minilog.Producer(broker)",
+    "minilog.Consumer(broker)",
+    "minilog.Consumer(broker, 't')",
+    "producer.batch()",
 )
 
 
