@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from minilog.storage import format as f
+from minilog.storage import scan
 from minilog.storage.columns import Shape
 from minilog.storage.files import MappedRegion
 from minilog.storage.index import Index
 from minilog.storage.memory import MemoryDirectory
-from minilog.storage.view import HOPS_BYTES, Remembered, View
+from minilog.storage.view import HOPS_BYTES, Remembered, Stride, View
 from tests.frames import (
     BASE,
     SEED,
@@ -114,6 +115,29 @@ def test_records_of_one_size_are_found_where_they_must_be() -> None:
         assert found == (1000 + BASE + number, b"k", b"%03d" % number * 30)
     assert view.record_at(BASE + 500) is None
     assert view.record_at(BASE - 1) is None
+
+
+@pytest.mark.parametrize("key", [None, b"", b"k" * 8])
+def test_records_as_the_first_of_their_size_are_taken_to_pieces_as_it_was(
+    key: bytes | None,
+) -> None:
+    """Also where one is as large, but its key is not, or says something else of itself."""
+    length = 20 - len(key or b"")
+    others = [(b"kk", b"v" * 18), (None, b"v" * 20), (b"", b"v" * 20)]
+    frames = [single(BASE, b"0" * length, key), single(BASE + 1, b"1" * length, key)]
+    frames += [single(BASE + 2 + n, value, other) for n, (other, value) in enumerate(others)]
+    frames.append(single(BASE + 5, b"5" * length, key, f.APPEND_TIME))
+    view = view_of(frames)
+    assert {step_of(frame) for frame in frames} == {step_of(frames[0])}
+    first = scan.prefix_at(view.region, f.HEADER_SIZE, len(view.region))
+    assert first is not None
+    view.stride = Stride.of(first, f.HEADER_SIZE)
+    for number in (0, 1):
+        found = view.record_at(BASE + number)
+        assert found == (1000 + BASE + number, key, b"%d" % number * length)
+    for number, (other, value) in enumerate(others, 2):
+        assert view.record_at(BASE + number) == (1000 + BASE + number, other, value)
+    assert view.record_at(BASE + 5) is None  # who looks at all sees that its time is the log's
 
 
 def test_a_guess_that_is_wrong_costs_nothing() -> None:
