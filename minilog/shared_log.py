@@ -114,7 +114,7 @@ class SharedLog(Waiters):
     def flush(self) -> None:
         """Return when everything appended so far is on the disk."""
         log = self._log
-        if log is None:
+        if log is None or self._is_read_only:
             return
         # A sync that was interrupted may have ended without its records being published.
         is_hidden = self._is_sync_always and self._published != log.end()

@@ -15,12 +15,14 @@ from minilog import (
     LockedError,
     OffsetOutOfRangeError,
     Partition,
+    Producer,
     UnknownTopicError,
     hosting,
 )
 from minilog.storage.files import DiskDirectory
 from minilog.storage.log import Log
 from minilog.storage.readable_log import ReadableLog
+from minilog.testing import ManualClock
 
 WRITER = """
 import sys, minilog
@@ -326,6 +328,25 @@ def test_a_partition_of_a_reader_ends_with_its_topic(log_path: Path, made_again:
             assert reader.topic("t").id == broker.topic("t").id
             broker.topic("t").add_partitions(3)
             assert len(reader.topic("t")) == 3
+
+
+def test_a_reader_that_has_read_has_nothing_to_flush_or_maintain(log_path: Path) -> None:
+    clock = ManualClock()
+    settings: dict[str, Any] = {"segment_bytes": 256, "retention_ms": 10, "clock": clock}
+    with Broker(log_path, **settings) as broker:
+        for policy in ("delete", "compact"):
+            topic = broker.create_topic(policy, cleanup_policy=policy)
+            for number in range(40):
+                topic[0].append(b"%d" % number, key=b"k")
+    clock.advance(1000)
+    with Broker(log_path, read_only=True, clock=clock) as reader:
+        partitions = [reader.topic(policy)[0] for policy in ("delete", "compact")]
+        assert [len(partition) for partition in partitions] == [40, 40]
+        reader.flush()
+        reader.maintain()
+        Producer(reader).flush()
+        clock.advance(1_000_000)
+        assert [len(partition) for partition in partitions] == [40, 40]
 
 
 def test_a_reader_keeps_no_writer_out(log_path: Path) -> None:
