@@ -130,7 +130,7 @@ class Catalog:
         for name, topic in list(self.topics.items()):
             if topic.is_gone():
                 del self.topics[name]
-                topic.abandon(lambda name=name: self._unknown(name))
+                topic.abandon(lambda topic=topic: self._deleted(topic))
         before = len(self.topics)
         self.load()
         return len(self.topics) != before
@@ -140,6 +140,15 @@ class Catalog:
         there = {other: None for other in others if self.find(other) is not None}
         hint = nearest(str(name), there) if there else "; there are none yet"
         return UnknownTopicError(f"no topic {name!r}{hint}")
+
+    def _deleted(self, topic: Topic) -> UnknownTopicError:
+        name = topic.name
+        if self.topics.get(name) in (None, topic):
+            return self._unknown(name)
+        return UnknownTopicError(
+            f"topic {name!r} was deleted, and the one there now is another of its name; take that "
+            f"by broker.topic({name!r})"
+        )
 
     # ------------------------------------------------------------ made and deleted
 
@@ -217,7 +226,7 @@ class Catalog:
             topic: Topic | None = self.topics.get(name)
             try:
                 if topic is not None:
-                    topic.abandon(lambda: self._unknown(name))  # nobody is in its files any more
+                    topic.abandon(lambda: self._deleted(topic))  # nobody is in its files any more
                 deleted = self._home.take_away(name)
                 self.topics.pop(name, None)
                 self.damaged.pop(name, None)
@@ -236,7 +245,7 @@ class Catalog:
             topic.readmit()  # first: whether it is gone may be hard to tell, too
             if topic.is_gone():
                 del self.topics[name]
-                topic.abandon(lambda: self._unknown(name))
+                topic.abandon(lambda: self._deleted(topic))
         elif self._home.topic_directory(name).exists():
             self.load()
 

@@ -307,6 +307,19 @@ def test_objects_of_a_deleted_topic_raise_unknown_topic_error(
         assert (list(again[0].read(0).values), len(again)) == ([b"new"], 1)
 
 
+def test_an_object_of_a_deleted_topic_names_the_new_one_of_that_name(broker: Broker) -> None:
+    partition = broker.create_topic("t")[0]
+    broker.delete_topic("t")
+    with pytest.raises(UnknownTopicError, match="no topic 't'"):
+        partition.append(b"v")
+    broker.create_topic("t")
+    with pytest.raises(UnknownTopicError, match="another of its name"):
+        partition.append(b"v")
+    broker.delete_topic("t")
+    with pytest.raises(UnknownTopicError, match="no topic 't'"):
+        broker.topic("t")
+
+
 @pytest.mark.parametrize("made_again", [False, True])
 def test_a_deletion_survives_reopening(log_path: Path, made_again: bool) -> None:
     with Broker(log_path) as broker:
