@@ -198,7 +198,7 @@ class SharedLog(Waiters):
         if self._is_read_only:
             self._host.refresh()
             with self._lock:
-                log.follow()
+                log.follow(is_compacted=self._host.config.is_compacted)
         return log
 
     def _open(self) -> Log:

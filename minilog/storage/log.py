@@ -49,6 +49,7 @@ class Log(ReadableLog):
         self.problems = found.problems
         self._superseded: list[int] = []  # replaced, and their files not unlinked yet
         self._dropped: list[Segment] = []  # dropped, likewise; oldest first
+        self._stamps: dict[int, tuple[int, ...]] = {}  # of segments as a reader has taken them in
         self.writing = found.segments[-1]  # what is appended to, for the short path
 
     @classmethod
@@ -322,8 +323,17 @@ class Log(ReadableLog):
 
     # ------------------------------------------------------------ another process's log
 
-    def follow(self) -> None:
-        """Take in what a writer in another process has appended, rolled and dropped since."""
+    def follow(self, *, is_compacted: bool = False) -> None:
+        """Take in what a writer in another process has appended, rolled and dropped since, and
+        where it ``is_compacted``, what has been put for what."""
+        if is_compacted and any(
+            self._stamps.get(base) != self._stamp(base) for base in self._view[0]
+        ):
+            self.look_anew()
+        else:
+            self._follow_tail()
+
+    def _follow_tail(self) -> None:
         is_lost = False
         while True:
             try:
@@ -357,7 +367,12 @@ class Log(ReadableLog):
         return True
 
     def _segment(self, base_offset: int) -> Segment:
+        self._stamps[base_offset] = self._stamp(base_offset)  # before anything of it is opened
         return Segment(self._place, base_offset, self._config, self._epoch)
+
+    def _stamp(self, base_offset: int) -> tuple[int, ...]:
+        """Return what is another when compaction has put another file for a segment's."""
+        return self.directory.stamp(f"{log_name(base_offset)}.log")[:1]
 
     def look_anew(self) -> None:
         """Take in the files as a writer in another process has them now: some it has unlinked,
@@ -365,8 +380,10 @@ class Log(ReadableLog):
         tail = self._view[1]
         bases = bases_in(self.directory)
         if bases and bases[-1] == tail.base_offset:
+            self._stamps = {tail.base_offset: self._stamp(tail.base_offset)}
             segments = [*map(self._segment, bases[:-1]), tail]
             self._view = (by_base(segments), tail)
         elif bases and bases[-1] > tail.base_offset:
+            self._stamps = {}
             self._take_in(0)
-        self.follow()
+        self._follow_tail()

@@ -360,3 +360,35 @@ def test_a_reader_keeps_no_writer_out(log_path: Path) -> None:
         assert list(reader.topics) == ["t"]
         with pytest.raises(UnknownTopicError):
             reader.topic("other")
+
+
+def test_a_reader_sees_what_compaction_has_taken_away(log_path: Path) -> None:
+    """It went on looking through the files it had mapped, which are nobody's any more."""
+    settings: dict[str, Any] = {"segment_bytes": 256, "cleanup_policy": "compact"}
+    with Broker(log_path, maintenance_interval_ms=0) as writer:
+        topic = writer.create_topic("t", **settings)
+        for number in range(50):
+            topic[0].append(b"%d" % number, key=b"%d" % (number % 4))
+        with Broker(log_path, read_only=True) as reader:
+            partition = reader.topic("t")[0]
+            assert len(partition) == len(list(partition)) == 50
+            for number in range(50, 60):
+                topic.compact()
+                assert [record.offset for record in partition] == list(range(number - 4, number))
+                assert len(partition) == 4
+                topic[0].append(b"%d" % number, key=b"%d" % (number % 4))
+                assert partition.read(number).values == [b"%d" % number]
+                assert len(partition) == 5
+
+
+def test_a_reader_sees_that_a_topic_is_compacted_by_now(log_path: Path) -> None:
+    with Broker(log_path, maintenance_interval_ms=0) as writer:
+        topic = writer.create_topic("t", segment_bytes=256)
+        for number in range(50):
+            topic[0].append(b"%d" % number, key=b"%d" % (number % 4))
+        with Broker(log_path, read_only=True) as reader:
+            partition = reader.topic("t")[0]
+            assert len(list(partition)) == 50
+            topic.configure(cleanup_policy="compact")
+            topic.compact()
+            assert [record.offset for record in partition] == [46, 47, 48, 49]
