@@ -16,7 +16,7 @@ TOPIC = "bench"
 SHARED = "shared"  # by a group
 READ_RECORDS = 10_000
 SEALED_BYTES = 4 << 20
-READ_BYTES = 256 << 10  # whichever comes first
+READ_BYTES = 192 << 10  # whichever comes first
 
 
 class Minilog(Peer):
