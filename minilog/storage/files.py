@@ -99,12 +99,12 @@ def map_limit() -> int:
     """Return how many segments may be mapped at once under this process's descriptor limit.
 
     An active segment holds up to four descriptors, so an eighth leaves half for the application.
-    More than are in use cost nothing; one too few, 40 us each time another is come back to.
+    No more than 256, so that a thousand partitions need fewer than a thousand of them.
     """
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(4, min(1024, soft // 8))
+    return max(4, min(256, soft // 8))
 
 
 def out_of_descriptors(error: OSError) -> bool:
