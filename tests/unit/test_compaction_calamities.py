@@ -314,15 +314,15 @@ def test_a_topic_that_is_deleted_while_another_thread_maintains_is_no_error(
     with Broker(":memory:", clock=clock) as broker:
         for name in ("a", "b"):
             broker.create_topic(name, **SETTINGS)[0].append(b"v", key=b"k")
-        maintain = Partition.maintain
+        clean = Partition._clean
         seen = []
 
-        def delete_first(partition: Partition, now_ms: int, *, sync: bool) -> None:
+        def delete_first(partition: Partition, *given: Any, **more: Any) -> None:
             seen.append(partition.topic)
             if partition.topic == "a":
                 broker.delete_topic("a")
-            maintain(partition, now_ms, sync=sync)
+            clean(partition, *given, **more)
 
-        monkeypatch.setattr(Partition, "maintain", delete_first)
+        monkeypatch.setattr(Partition, "_clean", delete_first)
         broker.maintain()
         assert seen == ["a", "b"]
